@@ -1,0 +1,148 @@
+"""The images of a folder `root/split/class/…`: their ids, labels and classes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindspore_gpt4image.errors import UserError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
+# What file managers leave behind besides names that begin with a dot.
+_DROPPINGS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """The images of one split, sorted by id.
+
+    Attributes:
+        root: the data set's folder.
+        ids: POSIX paths under `root`, split included: `train/cat/a.png`.
+        labels: int32 [n], positions in `classes`.
+        classes: names of the classes.
+        skipped: how many files are not images, by extension in lower case.
+    """
+
+    root: Path
+    ids: list[str]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    skipped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def path(self, index: int) -> Path:
+        return self.root / self.ids[index]
+
+    @property
+    def paths(self) -> list[Path]:
+        return [self.root / id for id in self.ids]
+
+
+def list_split(root: str | Path, split: str, classes: Sequence[str] | None = None) -> ImageSet:
+    """List the images in `root/split/<class>/`, however deep below the class.
+
+    Without `classes` the sorted names of the folders are the classes. With it (those of a checkpoint or of the train
+    split) labels follow it by name, and a class without a folder is allowed. Hidden files are ignored, links followed.
+
+    Raises:
+        UserError: the split is missing, empty or flat, a class is unknown or empty, a name is not UTF-8.
+    """
+    root = Path(root)
+    folder = root / split
+    _check_split(root, split)
+    folders, files = _entries(folder)
+    stray = [name for name in files if _extension(name) in EXTENSIONS]
+    if stray:
+        raise UserError(
+            f"{folder}: {len(stray)} images lie outside any class folder (first: {stray[0]}); "
+            f"move each to {split}/<class>/, the layout must be <root>/<split>/<class>/<image>"
+        )
+    if not folders:
+        raise UserError(f"{folder}: holds no class folders; the layout must be <root>/<split>/<class>/<image>")
+
+    classes = tuple(folders if classes is None else classes)
+    label_of = {name: label for label, name in enumerate(classes)}
+    skipped = Counter(_extension(name) for name in files)
+    labelled = []
+    for name in folders:
+        if name not in label_of:
+            raise UserError(
+                f"{folder / name}: {name!r} is not one of the {len(classes)} known classes; rename or remove the folder"
+            )
+        found = 0
+        for file in _files_below(folder / name, name):
+            extension = _extension(file)
+            if extension in EXTENSIONS:
+                labelled.append((f"{split}/{file}", label_of[name]))
+                found += 1
+            else:
+                skipped[extension] += 1
+        if not found:
+            raise UserError(f"{folder / name}: the class has no image; add images or remove the folder")
+
+    labelled.sort()
+    return ImageSet(
+        root=root,
+        ids=[id for id, _ in labelled],
+        labels=np.array([label for _, label in labelled], np.int32),
+        classes=classes,
+        skipped=dict(sorted(skipped.items())),
+    )
+
+
+def _check_split(root: Path, split: str) -> None:
+    if not root.is_dir():
+        raise UserError(
+            f"{root}: there is no such folder; give the data set's root, which holds <split>/<class>/<image>"
+        )
+    if not (root / split).is_dir():
+        splits = ", ".join(_entries(root)[0]) or "none"
+        raise UserError(f"{root}: there is no split {split!r}; splits there: {splits}")
+
+
+def _files_below(folder: Path, prefix: str, parents: tuple[str, ...] = ()) -> Iterator[str]:
+    """Paths of the files below `folder`, each behind `prefix`."""
+    # A link to a folder that it lies in would be followed for ever.
+    real = os.path.realpath(folder)
+    if real in parents:
+        return
+    folders, files = _entries(folder)
+    for name in files:
+        yield f"{prefix}/{name}"
+    for name in folders:
+        yield from _files_below(folder / name, f"{prefix}/{name}", (*parents, real))
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Sorted names of the folders and of the files that are not hidden."""
+    folders, files = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in _DROPPINGS:
+                    continue
+                _check_name(folder, entry.name)
+                (folders if entry.is_dir() else files).append(entry.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+    return sorted(folders), sorted(files)
+
+
+def _check_name(folder: Path, name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{folder}: the name {ascii(name)} is not UTF-8 and cannot be an id; rename it") from error
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (a Path for each of a million files is slow)
