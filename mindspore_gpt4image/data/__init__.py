@@ -1,0 +1,3 @@
+from .store import EmbeddingStore
+
+__all__ = ["EmbeddingStore"]

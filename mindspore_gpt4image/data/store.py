@@ -1,0 +1,380 @@
+"""Embedding store: the text embedding of every training image, looked up by the image's id.
+
+The file is a MindRecord of `id` (string), `text_id` (int64) and `embedding`, with its metadata as JSON in the schema's
+text. MindRecord cannot look up by id, so the first `open` copies it into arrays that later opens map into memory.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..errors import UserError
+
+_METADATA = frozenset({"encoder", "dim", "dtype", "text", "count", "truncated", "descriptions_sha256"})
+_NORM_TOLERANCE = 1e-3
+_BLOCK_ROWS = 4096
+_MAX_HEADER_BYTES = 128 << 20  # MindRecord's own limit
+_FORBIDDEN_IN_NAMES = "\\/:*?\"<>|`&';"  # by MindRecord
+_CACHE_LAYOUT = 1  # part of a cache's name: raise it when the arrays change
+
+
+class EmbeddingStore:
+    """Unit text embeddings by image id, mapped into memory: only the rows that are looked up are read."""
+
+    def __init__(self, path: Path, metadata: dict[str, Any], cache: Path):
+        self.path = path
+        self.metadata = metadata
+        self._cache = cache
+        self._ids = self._map("ids")  # UTF-8 bytes of one width [n], in the file's order
+        self._order = self._map("order")  # int64 [n]: sorts the ids
+        self._text_ids = self._map("text_ids")  # int64 [n]
+        self._embeddings = self._map("embeddings")  # float16 or float32 [n, k]
+
+    @classmethod
+    def open(cls, path: str | Path, cache_dir: str | Path | None = None) -> EmbeddingStore:
+        """Open a store; the first time, read the MindRecord, check every row and keep a copy as arrays.
+
+        The copy lies in `cache_dir`, by default beside the store, or in the user's cache folder where the store's
+        folder cannot be written. It is made anew when the store changes. Only making it needs MindSpore.
+
+        Raises:
+            UserError: the file or its index is missing, cut short, renamed or no embedding store; an id comes twice;
+                a row is not finite or not of unit length; the copy cannot be written.
+        """
+        path = Path(path)
+        header, metadata = _read_header(path)
+        _check_file(path, header, metadata)
+        status = path.stat()
+        # Not a hash of the rows: that would read the whole file at every open.
+        content = json.dumps([_CACHE_LAYOUT, header, status.st_size, status.st_mtime_ns])
+        name = f"{path.name}.cache-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        places = [Path(cache_dir)] if cache_dir else [path.parent, _user_cache()]
+        for place in places:
+            if (place / name).is_dir():
+                return cls(path, metadata, place / name)
+        return cls(path, metadata, _build_cache(path, metadata, name, places))
+
+    @property
+    def dim(self) -> int:
+        """Length k of an embedding."""
+        return self._embeddings.shape[1]
+
+    @property
+    def ids(self) -> list[str]:
+        """All image ids, in the file's order."""
+        return [id.decode() for id in self._ids.tolist()]
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    def __getitem__(self, id: str) -> np.ndarray:
+        """The embedding of one image, float32 [k]; `KeyError` where the store has none."""
+        return self.rows([id])[0]
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """The embeddings of images, float32 [n, k]; `KeyError` names the first id that the store lacks."""
+        return self._embeddings[self._locate_all(ids)].astype(np.float32)
+
+    def text_ids(self, ids: Sequence[str]) -> np.ndarray:
+        """The text ids of images, int64 [n], equal where texts are; `KeyError` names the first id that is missing."""
+        return self._text_ids[self._locate_all(ids)]
+
+    def locate(self, ids: Sequence[str]) -> np.ndarray:
+        """The row numbers of images in the file, int64 [n]; -1 where the store lacks an id."""
+        keys = np.array([id.encode("utf-8", "surrogatepass") for id in ids], dtype=np.bytes_)
+        # Cast to the stored width, or NumPy would widen a copy of all ids. A key cut short is found unequal below.
+        positions = np.searchsorted(self._ids, keys.astype(self._ids.dtype), sorter=self._order)
+        rows = self._order[np.minimum(positions, len(self) - 1)]
+        return np.where(self._ids[rows] == keys, rows, -1)
+
+    def check_descriptions(self, sha256: str, text: str) -> None:
+        """Refuse (`UserError`) a store that was not made from this text of the description file with this hash."""
+        made_from = self.metadata
+        if made_from["text"] != text:
+            raise UserError(
+                f"{self.path}: holds embeddings of the texts {made_from['text']!r}, not {text!r}; "
+                f"ask for {made_from['text']!r} or encode {text!r}"
+            )
+        if made_from["descriptions_sha256"] != sha256:
+            raise UserError(
+                f"{self.path}: was made from other descriptions (sha256 {made_from['descriptions_sha256'][:12]}) "
+                f"than the file given ({sha256[:12]}); encode that file again or give the one that was encoded"
+            )
+
+    def _locate_all(self, ids: Sequence[str]) -> np.ndarray:
+        rows = self.locate(ids)
+        missing = rows < 0
+        if missing.any():
+            raise KeyError(ids[int(missing.argmax())])
+        return rows
+
+    def _map(self, name: str) -> np.ndarray:
+        try:
+            # As a plain array: indexing np.memmap is slower and gives np.memmap again.
+            return np.asarray(np.load(self._cache / f"{name}.npy", mmap_mode="r"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self._cache}: this copy of {self.path} is damaged; delete the folder") from error
+
+
+def write_store(
+    path: str | Path,
+    ids: Sequence[str],
+    text_ids: Sequence[int],
+    embeddings: np.ndarray | Iterable[np.ndarray],
+    metadata: Mapping[str, Any],
+    dtype: str = "float16",
+) -> None:
+    """Write an embedding store, or replace the one at `path`: the new one appears complete or not at all.
+
+    Args:
+        ids: n distinct image ids.
+        text_ids: n integers, equal for images whose texts are equal.
+        embeddings: unit rows, float [n, k], or blocks [m, k] of them, in the order of `ids`.
+        metadata: what the rows were made from: `encoder`, `text`, `truncated`, `descriptions_sha256` and, if known,
+            `versions`. Added are `dim`, `dtype`, `normalised`, `count` and the versions of MindSpore and this package.
+        dtype: `float16` or `float32`, the type of the rows in the file.
+
+    Raises:
+        UserError: there are no rows, an id comes twice, a row is not finite or not of unit length, or
+            `check_destination` refuses.
+    """
+    path = Path(path)
+    if not len(ids):
+        raise UserError(f"{path}: there are no embeddings to write; give the description of at least one image")
+    _sorted_ids(path, ids)
+    blocks = _slices(embeddings) if isinstance(embeddings, np.ndarray) else iter(embeddings)
+    block = next(blocks)
+    dim = block.shape[1]
+    check_destination(path, dim, dtype)
+    metadata = {**metadata, "dim": dim, "dtype": dtype, "normalised": True, "count": len(ids)}
+    metadata["versions"] = {
+        **metadata.get("versions", {}),
+        "mindspore": importlib.metadata.version("mindspore"),
+        "mindspore_gpt4image": __version__,
+    }
+    if lacking := _METADATA - metadata.keys():
+        raise ValueError(f"metadata lacks {', '.join(sorted(lacking))}")
+
+    from mindspore.mindrecord import FileWriter
+
+    # A MindRecord holds its own name: it can be moved, but not renamed.
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        draft = Path(folder, path.name)
+        writer = FileWriter(str(draft))
+        writer.add_schema(_schema(dim, dtype), json.dumps(metadata))
+        start = 0
+        while block is not None:
+            stop = start + len(block)
+            rows = zip(ids[start:stop], text_ids[start:stop], _as_stored(path, ids[start:stop], block, dtype))
+            writer.write_raw_data([{"id": str(i), "text_id": int(t), "embedding": row} for i, t, row in rows])
+            start, block = stop, next(blocks, None)
+        if start != len(ids):
+            raise ValueError(f"{len(ids)} ids, but {start} embeddings")
+        writer.commit()
+        _publish(draft, path)
+
+
+def check_destination(path: str | Path, dim: int, dtype: str) -> None:
+    """Make the folder of `path`, and refuse (`UserError`) what `write_store` could not write there.
+
+    Call it before embeddings are made that took hours.
+    """
+    path = Path(path)
+    if find_spec("mindspore") is None:
+        raise UserError(f"{path}: only MindSpore can write an embedding store; install mindspore here too")
+    if set(path.name) & set(_FORBIDDEN_IN_NAMES) or path.name != path.name.strip(" "):
+        raise UserError(f"{path}: MindRecord forbids {_FORBIDDEN_IN_NAMES} and outer spaces in names; choose another")
+    if dtype == "float16" and dim % 2:
+        raise UserError(f"{path}: embeddings of odd length ({dim}) cannot be stored as float16; choose float32")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be made ({error.strerror}); choose another folder") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"{path.parent}: cannot be written; choose another folder")
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a store, read without MindSpore; `UserError` where the file is missing or no embedding store."""
+    return _read_header(Path(path))[1]
+
+
+def index_file(path: Path) -> Path:
+    """MindRecord's own index, written last: without it a store does not count as written."""
+    return path.with_name(f"{path.name}.db")
+
+
+def _schema(dim: int, dtype: str) -> dict[str, Any]:
+    # MindRecord has no float16: two of them travel as one int32.
+    embedding = {"type": "int32", "shape": [dim // 2]} if dtype == "float16" else {"type": dtype, "shape": [dim]}
+    return {"id": {"type": "string"}, "text_id": {"type": "int64"}, "embedding": embedding}
+
+
+def _as_stored(path: Path, ids: Sequence[str], rows: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):  # beyond float16 becomes inf, which the check names
+        rows = np.ascontiguousarray(rows, dtype=dtype)
+    _check_rows(path, ids, rows)
+    return rows.view(np.int32) if dtype == "float16" else rows
+
+
+def _slices(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
+
+
+def _publish(draft: Path, path: Path) -> None:
+    """Move a finished MindRecord to its place, the data first and the index last."""
+    umask = os.umask(0)
+    os.umask(umask)
+    index_file(path).unlink(missing_ok=True)
+    for source, target in ((draft, path), (index_file(draft), index_file(path))):
+        source.chmod(0o666 & ~umask)  # MindRecord leaves 0600
+        source.replace(target)
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header of a MindRecord file (length in 8 bytes, then JSON) and the metadata in its schema's text."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
+        metadata = json.loads(header["schema"][0]["desc"])
+        lacking = _METADATA - metadata.keys()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); make it with tools/encode.py") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: is no embedding store, or a damaged one; make it with tools/encode.py") from error
+    if lacking:
+        raise UserError(f"{path}: its metadata lacks {', '.join(sorted(lacking))}; make it anew with tools/encode.py")
+    return header, metadata
+
+
+def _check_file(path: Path, header: dict[str, Any], metadata: dict[str, Any]) -> None:
+    if not index_file(path).is_file():
+        raise UserError(f"{path}: {index_file(path).name} is missing beside it: copy it too, or encode again")
+    name = header["shard_addresses"][0]
+    if name != path.name:
+        raise UserError(f"{path}: was written as {name}, and a MindRecord cannot be renamed; call it {name} again")
+    # MindSpore itself reads the rows that are left of a file that was cut short, and says nothing.
+    pages = (page["page_id"] * header["page_size"] + page["page_size"] for page in header["page"])
+    size, whole = path.stat().st_size, header["header_size"] + max(pages)
+    if size < whole:
+        raise UserError(f"{path}: was cut short: {size} of {whole} bytes are there; copy it or encode again")
+    schema = header["schema"][0]["schema"]
+    if schema != _schema(metadata["dim"], metadata["dtype"]):
+        raise UserError(
+            f"{path}: its metadata says {metadata['dtype']} of dim {metadata['dim']}, but its fields are "
+            f"{json.dumps(schema)}; encode again"
+        )
+
+
+def _check_rows(path: Path, ids: Sequence[str], rows: np.ndarray) -> None:
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1)
+    bad = ~(np.abs(norms - 1) <= _NORM_TOLERANCE)  # so that NaN is bad
+    if bad.any():
+        row = int(bad.argmax())
+        fault = f"has norm {norms[row]:.4g}, not 1" if np.isfinite(norms[row]) else "is not finite"
+        raise UserError(f"{path}: the embedding of id {ids[row]!r} {fault}; encode its text again")
+
+
+def _sorted_ids(path: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids as UTF-8 bytes of one width [n], and the order int64 [n] that sorts them."""
+    try:
+        encoded = np.array([id.encode() for id in ids], dtype=np.bytes_)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: id {error.object!r} is not valid Unicode; rename the image") from error
+    order = np.argsort(encoded, kind="stable")
+    repeats = encoded[order[1:]] == encoded[order[:-1]]
+    if repeats.any():
+        raise UserError(f"{path}: id {ids[order[int(repeats.argmax())]]!r} comes twice; keep one row of it")
+    return encoded, order
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindspore_gpt4image"
+
+
+def _build_cache(path: Path, metadata: dict[str, Any], name: str, places: Sequence[Path]) -> Path:
+    """Copy the MindRecord into a folder of arrays, in the first place that can be written."""
+    for place in places:
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=place) as folder:
+                draft = Path(folder, name)
+                draft.mkdir()
+                _write_arrays(path, metadata, draft)
+                _commit_cache(draft, place / name)
+        except OSError as error:
+            reason = f"{place} ({error.strerror})"
+        else:
+            if place == path.parent:
+                _remove_stale_caches(path, name)
+            return place / name
+    raise UserError(f"{path}: its copy for look-ups cannot be written to {reason}; make room or set XDG_CACHE_HOME")
+
+
+def _commit_cache(draft: Path, cache: Path) -> None:
+    try:
+        draft.rename(cache)
+    except OSError:
+        # Another process was faster, and its copy is the same.
+        if not cache.is_dir():
+            raise
+
+
+def _remove_stale_caches(path: Path, name: str) -> None:
+    for cache in path.parent.glob(f"{glob.escape(path.name)}.cache-*"):
+        if cache.name != name:
+            shutil.rmtree(cache, ignore_errors=True)
+
+
+def _write_arrays(path: Path, metadata: dict[str, Any], folder: Path) -> None:
+    shape, dtype = (metadata["count"], metadata["dim"]), np.dtype(metadata["dtype"])
+    ids: list[str] = []
+    text_ids: list[int] = []
+    with (folder / "embeddings.npy").open("wb") as file:
+        # Appended rather than mapped: on a full disk a write fails, where a mapped page kills the process.
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for records in _read_records(path):
+            block_ids = [record["id"] for record in records]
+            rows = np.stack([record["embedding"] for record in records]).view(dtype)
+            _check_rows(path, block_ids, rows)
+            rows.tofile(file)
+            ids += block_ids
+            text_ids += [record["text_id"] for record in records]
+    if len(ids) != metadata["count"]:
+        raise UserError(f"{path}: holds {len(ids)} rows, but its metadata says {metadata['count']}; encode again")
+    encoded, order = _sorted_ids(path, ids)
+    np.save(folder / "ids.npy", encoded)
+    np.save(folder / "order.npy", order)
+    np.save(folder / "text_ids.npy", np.array(text_ids, dtype=np.int64))
+
+
+def _read_records(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Blocks of records, in the file's order."""
+    try:
+        from mindspore.mindrecord import FileReader
+    except ImportError as error:
+        raise UserError(f"{path}: only MindSpore can read it the first time; install mindspore") from error
+    try:
+        reader = FileReader(str(path), num_consumer=1)
+        records = reader.get_next()
+        while block := list(islice(records, _BLOCK_ROWS)):
+            yield block
+        reader.close()
+    except RuntimeError as error:
+        raise UserError(f"{path}: MindSpore cannot read it, it is damaged; copy it or encode again") from error
