@@ -20,7 +20,7 @@ MAX_PIXELS = 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # Named, since Pillow would also hand PostScript to an interpreter.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 # EXIF orientation: what turns the stored picture upright.
 _UPRIGHT = {
@@ -72,10 +72,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: its pixels have no defined 8-bit range.
     """
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ValueError("32-bit pixels have no fixed range, convert it to 8 bit")
     if image.mode.startswith("I"):
         image = _scale_to_8_bit(image)
-    elif image.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range, convert it to 8 bit")
     if not _has_alpha(image):
         return image.convert("RGB")
     image = image.convert("RGBA")
@@ -135,9 +135,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 def _scale_to_8_bit(image: Image.Image) -> Image.Image:
     """Grey of 16 bits a pixel, in any of Pillow's integer modes, to its high byte, as Pillow does for 16-bit RGB."""
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise ValueError("pixels of more than 16 bits, convert it to 8 bit")
+    values = np.asarray(image)
     grey = Image.fromarray((values >> 8).astype(np.uint8))
     if "transparency" in image.info:
         grey.putalpha(Image.fromarray((values != image.info["transparency"]).astype(np.uint8) * 255))
