@@ -101,6 +101,10 @@ class EmbeddingStore:
         rows = self._order[np.minimum(positions, len(self) - 1)]
         return np.where(self._ids[rows] == keys, rows, -1)
 
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings, float32 [n, k], and text ids, int64 [n], at row numbers that `locate` found."""
+        return self._embeddings[rows].astype(np.float32), self._text_ids[rows]
+
     def check_descriptions(self, sha256: str, text: str) -> None:
         """Refuse (`UserError`) a store that was not made from this text of the description file with this hash."""
         made_from = self.metadata

@@ -94,7 +94,7 @@ def _create_classifier_network(name: str, num_classes: int, image_size: int) -> 
     elif name in mindcv.list_models():
         return _split_mindcv(name, num_classes)
     else:
-        nearest = difflib.get_close_matches(str(name), network_names(), n=3, cutoff=0)
+        nearest = difflib.get_close_matches(name, network_names(), n=3, cutoff=0)
         raise UserError(f"unknown network {name!r}; the nearest names are {', '.join(nearest)}")
     return backbone, backbone.make_classifier(num_classes)
 

@@ -2,7 +2,7 @@
 
 from typing import Optional
 
-from mindspore import Tensor, nn
+from mindspore import Parameter, Tensor, nn
 from mindspore.common.initializer import TruncatedNormal
 
 from mindspore_gpt4image.models.drop_path import DropPath
@@ -59,6 +59,11 @@ def deployable(net: Network) -> nn.Cell:
     It shares the network's parameters under the same names (`backbone.…`, `classifier.…`) and has no others.
     """
     return Deployable(net)
+
+
+def weights(net: Network) -> dict[str, Parameter]:
+    """What a checkpoint of a network holds, by name: all its parameters but the state that drop path draws from."""
+    return {name: parameter for name, parameter in net.parameters_dict().items() if not name.startswith("drop_path.")}
 
 
 def linear_projection(in_channels: int, out_channels: int, convolutional: bool) -> nn.Dense:

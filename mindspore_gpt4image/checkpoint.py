@@ -1,0 +1,131 @@
+"""Checkpoints: written atomically, read strictly.
+
+A checkpoint holds the network's parameters under their own names, what only training needs (moments, step counters)
+under `training.…`, and two JSON texts: `model` (see `ModelInfo`) and `progress` (where training stood).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator
+
+import mindspore as ms
+from mindspore import Parameter, nn
+
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.files import replacing
+from mindspore_gpt4image.model_info import ModelInfo
+from mindspore_gpt4image.models import create_network, deployable, weights
+
+TRAINING_PREFIX = "training."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: parameters of the network, those of training, the model and the progress."""
+
+    path: Path
+    network: dict[str, Parameter]
+    training: dict[str, Parameter]
+    model: ModelInfo
+    progress: dict[str, Any]
+
+    def create_network(self) -> nn.Cell:
+        """The full network with the file's weights, projection included.
+
+        Raises:
+            UserError: missing, unexpected or mis-shaped parameters, all of them listed.
+        """
+        model = self.model
+        network = create_network(
+            model.network, len(model.classes), text_dim=model.text_dim, projection=model.projection, image_size=model.crop
+        )
+        load_parameters(weights(network), self.network, self.path)
+        return network
+
+    def create_classifier(self) -> nn.Cell:
+        """What is deployed: normalised images -> logits, in evaluation mode."""
+        return deployable(self.create_network()).set_train(False)
+
+
+def save_checkpoint(
+    path: str | Path, network: nn.Cell, model: ModelInfo, progress: dict[str, Any], training: dict[str, Parameter] | None = None
+) -> None:
+    """Write a checkpoint; the previous one of that name stays whole until the new one is complete.
+
+    Args:
+        training: parameters that only training needs, by name; None for a checkpoint without them.
+    """
+    parameters = weights(network)
+    parameters.update({TRAINING_PREFIX + name: parameter for name, parameter in (training or {}).items()})
+    texts = {"model": json.dumps(model.to_dict()), "progress": json.dumps(progress)}
+    with replacing(path) as temporary:
+        records = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
+        # The checksum is what tells a flipped byte from a weight.
+        ms.save_checkpoint(records, str(temporary), append_dict=texts, crc_check=True)
+        temporary.chmod(0o644)
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a file that `save_checkpoint` wrote.
+
+    Raises:
+        UserError: no such file, damaged, or not written by this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"checkpoint {path}: no such file")
+    with _silent():
+        try:
+            content = ms.load_checkpoint(str(path), crc_check=True)
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
+            raise UserError(f"checkpoint {path}: damaged, or no MindSpore checkpoint") from error
+    try:
+        model, progress = (json.loads(content.pop(key)) for key in ("model", "progress"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"checkpoint {path}: was not written by this package (it lacks the model's description)") from error
+    training = {name: value for name, value in content.items() if name.startswith(TRAINING_PREFIX)}
+    return Checkpoint(
+        path,
+        network={name: value for name, value in content.items() if name not in training},
+        training={name[len(TRAINING_PREFIX) :]: value for name, value in training.items()},
+        model=ModelInfo.from_dict(model, f"checkpoint {path}"),
+        progress=progress,
+    )
+
+
+def load_parameters(target: dict[str, Parameter], values: dict[str, Parameter], source: str | Path) -> None:
+    """Copy `values` into the parameters of the same names. All must match, or nothing is copied.
+
+    Raises:
+        UserError: missing, unexpected and mis-shaped names, or values that are not finite.
+    """
+    faults = []
+    missing, unexpected = sorted(target.keys() - values.keys()), sorted(values.keys() - target.keys())
+    shaped = [
+        f"{name} {tuple(values[name].shape)} instead of {tuple(parameter.shape)}"
+        for name, parameter in target.items()
+        if name in values and tuple(values[name].shape) != tuple(parameter.shape)
+    ]
+    for title, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shaped)):
+        if names:
+            faults.append(f"{title}: {', '.join(names)}")
+    if faults:
+        raise UserError(f"checkpoint {source} does not fit the network; {'; '.join(faults)}")
+    for name, parameter in target.items():
+        parameter.set_data(values[name].astype(parameter.dtype))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep MindSpore from logging what is raised as an error a moment later."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(level)

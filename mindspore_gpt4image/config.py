@@ -1,0 +1,324 @@
+"""The experiment as dataclasses: the only list of options there is.
+
+A YAML file says what differs from these defaults, or from the file its `base` names; `key=value` on the command line
+says what differs from the YAML. The sentence beside each option is its help text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Iterator, List, Optional
+
+import yaml
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.files import atomic_write
+
+
+def option(default: Any, help: str, **limits: Any) -> Any:
+    """A field with its help text and limits: choices=(…), minimum=, maximum= (inclusive), above=, below= (exclusive)."""
+    metadata = {"help": help, **limits}
+    if isinstance(default, (list, type)):
+        factory = default if isinstance(default, type) else lambda: list(default)
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class DataConfig:
+    root: str = option(MISSING, "folder of the data set: train/<class>/<image>, val/<class>/<image>")
+    format: str = option("folder", "how the data set is stored", choices=("folder",))
+    embeddings: Optional[str] = option(None, "embedding store of the descriptions, made by tools/encode.py")
+    descriptions: Optional[str] = option(None, "description set the store must have been made from (checked if given)")
+    text: str = option("short", "which text of the description set the store must hold", choices=("short", "long"))
+    missing_text: str = option("error", "images without a text: refuse, or train them without", choices=("error", "skip"))
+    shuffle_texts: bool = option(False, "deal the texts to the wrong images: the control arm of a comparison")
+    workers: int = option(2, "threads that read and augment images, on each rank", minimum=1)
+
+
+@dataclass
+class ModelConfig:
+    name: str = option("resnet50", "backbone: one of ours, or any name of MindCV")
+    projection: str = option("linear", "from image feature to text embedding", choices=("linear", "mlp"))
+    image_size: int = option(224, "side of the square input in pixels", minimum=1)
+    drop_path: float = option(0.0, "largest rate of stochastic depth (transformers and ConvNeXt)", minimum=0, below=1)
+
+
+@dataclass
+class LossConfig:
+    alignment: str = option(
+        "infonce",
+        "infonce: image to text, Eq. 2; clip: both directions; cosine: 2 - 2 cos; none: the baseline",
+        choices=("infonce", "clip", "cosine", "none"),
+    )
+    weight: float = option(0.3, "lambda of Eq. 3", minimum=0)
+    temperature: float = option(0.5, "tau of Eq. 2", above=0)
+    mask_same_text: bool = option(True, "rows with equal texts are not each other's negatives")
+    label_smoothing: float = option(0.0, "smoothing of the cross-entropy's labels", minimum=0, below=1)
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = option("sgd", "optimizer", choices=("sgd", "adamw"))
+    lr: float = option(0.1, "peak learning rate; see lr_reference_batch", above=0)
+    lr_reference_batch: Optional[int] = option(
+        None, "scale lr by (global batch / this); null: lr is absolute", minimum=1
+    )
+    weight_decay: float = option(1e-4, "weight decay", minimum=0)
+    decay_norm_and_bias: bool = option(True, "decay every parameter; false: not biases, norms and other vectors")
+    momentum: float = option(0.9, "momentum of sgd", minimum=0, below=1)
+    nesterov: bool = option(False, "Nesterov momentum of sgd")
+    betas: List[float] = option([0.9, 0.999], "betas of adamw", minimum=0, below=1)
+
+
+@dataclass
+class ScheduleConfig:
+    by: str = option("step", "the cosine falls with every step, or with every epoch", choices=("step", "epoch"))
+    warmup_epochs: float = option(0.0, "linear warm-up, in epochs", minimum=0)
+    warmup_lr: float = option(0.0, "learning rate the warm-up starts from", minimum=0)
+    min_lr: float = option(0.0, "learning rate the cosine ends at", minimum=0)
+
+
+@dataclass
+class AugmentConfig:
+    crop: str = option(
+        "random_resized",
+        "random_resized: an area of random size and shape; padded: shift by up to `padding` pixels; none: resize",
+        choices=("random_resized", "padded", "none"),
+    )
+    min_area: float = option(0.08, "smallest share of the image's area that random_resized takes", above=0, maximum=1)
+    padding: int = option(4, "pixels of padding on each side before a padded crop", minimum=0)
+    fill: int = option(0, "grey level of that padding", minimum=0, maximum=255)
+    flip: float = option(0.5, "probability of a horizontal flip", minimum=0, maximum=1)
+    color_jitter: float = option(0.0, "largest relative change of brightness, contrast and saturation", minimum=0, maximum=1)
+    interpolation: str = option("bilinear", "in training and evaluation", choices=("bilinear", "bicubic"))
+    eval_resize: Optional[int] = option(
+        None, "evaluation: shorter side before the centre crop of model.image_size; null: image_size / 0.875", minimum=1
+    )
+    mean: List[float] = option([0.485, 0.456, 0.406], "mean of red, green, blue, of 1", minimum=0, maximum=1)
+    std: List[float] = option([0.229, 0.224, 0.225], "deviation of red, green, blue, of 1", above=0)
+
+
+@dataclass
+class Config:
+    output: str = option(MISSING, "folder of the run")
+    seed: int = option(0, "seed of weights, order and augmentation", minimum=0, maximum=2**31 - 1)
+    epochs: int = option(90, "epochs", minimum=1)
+    batch_size: int = option(256, "images in a batch, on each rank", minimum=1)
+    device: str = option("CPU", "where it runs", choices=("CPU", "GPU", "Ascend"))
+    clip_norm: Optional[float] = option(None, "largest global norm of the gradient; null: not clipped", above=0)
+    data: DataConfig = option(DataConfig, "images, and the texts joined to them")
+    model: ModelConfig = option(ModelConfig, "network")
+    loss: LossConfig = option(LossConfig, "cross-entropy and alignment")
+    optimizer: OptimizerConfig = option(OptimizerConfig, "optimizer")
+    schedule: ScheduleConfig = option(ScheduleConfig, "learning rate over time")
+    augment: AugmentConfig = option(AugmentConfig, "augmentation, and the crop of evaluation")
+
+
+def options(section: Any = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option as (dotted key, its dataclass field)."""
+    for item in fields(section):
+        if is_dataclass(item.default_factory):
+            yield from options(item.default_factory, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, item
+
+
+def help_text() -> str:
+    """The table of options, for `--help`."""
+    lines = []
+    for key, item in options():
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        shown = "required" if default == MISSING else "null" if default is None else default
+        lines.append(f"  {key} ({shown}): {item.metadata['help']}")
+    return "options of the config file, also as key=value here (defaults in brackets):\n" + "\n".join(lines)
+
+
+class _Entry:
+    """One value that somebody typed: its dotted key, and where it stands."""
+
+    def __init__(self, key: str, value: Any, where: str):
+        self.key, self.value, self.where = key, value, where
+
+
+def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """The experiment that a YAML file and `key=value` overrides describe, checked.
+
+    Raises:
+        UserError: unreadable file, or unknown keys, wrong types and values out of range: all of them at once, each with
+            its file and line or as it was typed.
+    """
+    faults: list[str] = []
+    entries = _read_yaml(Path(path), faults, seen=())
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            faults.append(f"{text!r}: an override is written key=value")
+            continue
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
+        except (OmegaConfBaseException, yaml.YAMLError):
+            faults.append(f"{text!r}: the value is no valid YAML")
+            continue
+        entries += _flatten(key, parsed, repr(text))
+    return _resolve(entries, faults, str(path))
+
+
+def parse_config(values: dict, source: str) -> Config:
+    """The experiment that nested `values` (a saved config.yaml) describe; `source` names them in errors."""
+    return _resolve([entry for key, value in values.items() for entry in _flatten(key, value, source)], [], source)
+
+
+def save_config(config: Config, path: str | Path) -> None:
+    """Write the fully resolved experiment as YAML."""
+    atomic_write(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def to_dict(config: Config) -> dict:
+    """The experiment as nested dictionaries."""
+    return OmegaConf.to_container(OmegaConf.structured(config))
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ between two nested dictionaries, as key: (old, new)."""
+    found = {}
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found.update(differences(a, b, f"{prefix}{key}."))
+        elif a != b:
+            found[prefix + key] = (a, b)
+    return found
+
+
+def _flatten(key: str, value: Any, where: str) -> list[_Entry]:
+    if isinstance(value, dict):
+        return [entry for name, part in value.items() for entry in _flatten(f"{key}.{name}", part, where)]
+    return [_Entry(key, value, where)]
+
+
+def _read_yaml(path: Path, faults: list[str], seen: tuple[Path, ...]) -> list[_Entry]:
+    """The file's entries in order, those of its `base` first."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"config {path}: is not UTF-8 text") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"config {path}{line}: no valid YAML ({getattr(error, 'problem', None) or error})") from error
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"config {path}: must be a mapping of keys to values")
+    entries = _walk(root, "", path, faults)
+    own = [entry for entry in entries if entry.key != "base"]
+    for entry in entries:
+        if entry.key == "base":
+            base = path.parent / str(entry.value)
+            if base.resolve() in seen:
+                raise UserError(f"{entry.where}: base {entry.value} leads back to itself")
+            own = _read_yaml(base, faults, (*seen, path.resolve())) + own
+    return own
+
+
+def _walk(node: yaml.MappingNode, prefix: str, path: Path, faults: list[str]) -> list[_Entry]:
+    loader = yaml.SafeLoader("")
+    entries, names = [], set()
+    for key_node, value_node in node.value:
+        where = f"{path}:{key_node.start_mark.line + 1}"
+        try:
+            name = str(loader.construct_object(key_node, deep=True))
+            if name in names:
+                faults.append(f"{where}: {prefix}{name} stands here for the second time")
+            names.add(name)
+            if isinstance(value_node, yaml.MappingNode):
+                entries += _walk(value_node, f"{prefix}{name}.", path, faults)
+            else:
+                entries.append(_Entry(prefix + name, loader.construct_object(value_node, deep=True), where))
+        except (yaml.YAMLError, ValueError) as error:
+            faults.append(f"{where}: no valid YAML ({getattr(error, 'problem', None) or error})")
+    return entries
+
+
+def _resolve(entries: list[_Entry], faults: list[str], source: str) -> Config:
+    known = dict(options())
+    sections = {key.rsplit(".", 1)[0] for key in known if "." in key}
+    config = OmegaConf.structured(Config)
+    where = {}
+    for entry in entries:
+        if entry.key in known:
+            try:
+                OmegaConf.update(config, entry.key, entry.value)
+                where[entry.key] = entry.where
+            except (OmegaConfBaseException, ValueError) as error:
+                faults.append(f"{entry.where}: {entry.key}: {str(error).splitlines()[0]}")
+        elif entry.key in sections:
+            faults.append(f"{entry.where}: {entry.key} is a section, write {entry.key}.<key>")
+        else:
+            near = difflib.get_close_matches(entry.key, [*known, *sections], n=1, cutoff=0.5)
+            leaf = difflib.get_close_matches(entry.key, [key.rsplit(".", 1)[-1] for key in known], n=1, cutoff=0.9)
+            near = near or [key for key in known if leaf and key.endswith("." + leaf[0])]
+            faults.append(f"{entry.where}: unknown key {entry.key}" + (f", did you mean {near[0]}?" if near else ""))
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        faults.append(f"{source}: {str(error).splitlines()[0]}")
+    for key, item in known.items():
+        if OmegaConf.is_missing(config, key):
+            if not any(key in fault for fault in faults):
+                faults.append(f"{source}: {key} is required: {item.metadata['help']}")
+        else:
+            problem = _limit_fault(OmegaConf.select(config, key), item.metadata)
+            if problem:
+                faults.append(f"{where.get(key, source)}: {key}: {problem}")
+    faults += [] if faults else [f"{source}: {fault}" for fault in _conflicts(config)]
+    if faults:
+        raise UserError("; ".join(faults))
+    return OmegaConf.to_object(config)
+
+
+def _limit_fault(value: Any, limits: dict) -> str | None:
+    if OmegaConf.is_list(value):
+        return next((fault for fault in (_limit_fault(part, limits) for part in value) if fault), None)
+    if value is None:
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"must be a finite number, not {value}"
+    checks = (
+        ("choices", lambda limit: value in limit, "one of {}"),
+        ("minimum", lambda limit: value >= limit, "at least {}"),
+        ("maximum", lambda limit: value <= limit, "at most {}"),
+        ("above", lambda limit: value > limit, "above {}"),
+        ("below", lambda limit: value < limit, "below {}"),
+    )
+    for name, holds, wording in checks:
+        if name in limits and not holds(limits[name]):
+            limit = ", ".join(limits[name]) if name == "choices" else limits[name]
+            return f"must be {wording.format(limit)}, not {value}"
+    return None
+
+
+def _conflicts(config: Any) -> Iterator[str]:
+    """Values that are each right, and wrong together."""
+    if config.loss.alignment != "none" and config.data.embeddings is None:
+        yield f"data.embeddings is required by loss.alignment={config.loss.alignment} (the baseline is alignment=none)"
+    if config.schedule.warmup_epochs > config.epochs:
+        yield f"schedule.warmup_epochs={config.schedule.warmup_epochs} is more than epochs={config.epochs}"
+    if config.augment.eval_resize is not None and config.augment.eval_resize < config.model.image_size:
+        yield (
+            f"augment.eval_resize={config.augment.eval_resize} is smaller than "
+            f"model.image_size={config.model.image_size}"
+        )
+    for key, length in (("augment.mean", 3), ("augment.std", 3), ("optimizer.betas", 2)):
+        if len(OmegaConf.select(config, key)) != length:
+            yield f"{key} must have {length} numbers"

@@ -1,0 +1,153 @@
+"""Batches of uint8 pixels: augmented by MindData's C++ operators for training, by Pillow alone for evaluation."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Iterator
+
+import mindspore.dataset as ds
+import numpy as np
+from mindspore.dataset import vision
+
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.sources.decoding import encoded_rgb, find_unreadable, open_rgb
+from mindspore_gpt4image.sources.image_folder import ImageSet
+from mindspore_gpt4image.sources.preprocessing import EvalTransform
+
+_FILTERS = {"bilinear": vision.Inter.LINEAR, "bicubic": vision.Inter.BICUBIC}
+
+
+def epoch_order(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
+    """Positions of the images that this rank sees in one epoch, int64 [steps · batch_size], in their order.
+
+    All images are shuffled by (seed, epoch); step s of the epoch takes the next world_size · batch_size of them, rank r
+    the r-th part. So no image comes twice, what does not fill a last batch is left out, and R ranks of B images see
+    together what one process with batches of R · B sees.
+
+    Raises:
+        UserError: there are fewer images than a global batch.
+    """
+    steps = steps_per_epoch(count, batch_size, world_size)
+    order = np.random.default_rng([seed, epoch]).permutation(count)[: steps * world_size * batch_size]
+    return order.reshape(steps, world_size, batch_size)[:, rank].reshape(-1)
+
+
+def steps_per_epoch(count: int, batch_size: int, world_size: int) -> int:
+    """Full global batches in `count` images."""
+    steps = count // (batch_size * world_size)
+    if steps == 0:
+        raise UserError(
+            f"batch_size={batch_size} on {world_size} rank(s) needs {batch_size * world_size} images, "
+            f"the train split has {count}"
+        )
+    return steps
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image; see `AugmentConfig` for each value."""
+
+    image_size: int
+    crop: str = "random_resized"
+    min_area: float = 0.08
+    padding: int = 4
+    fill: int = 0
+    flip: float = 0.5
+    color_jitter: float = 0.0
+    interpolation: str = "bilinear"
+
+    def operators(self) -> list:
+        """MindData's C++ operators, from encoded bytes to uint8 [image_size, image_size, 3]."""
+        size = (self.image_size, self.image_size)
+        filter = _FILTERS[self.interpolation]
+        if self.crop == "random_resized":
+            operators = [vision.RandomCropDecodeResize(size, scale=(self.min_area, 1.0), interpolation=filter)]
+        else:
+            operators = [vision.Decode(), vision.Resize(size, filter)]
+            if self.crop == "padded":
+                operators.append(vision.RandomCrop(size, padding=self.padding, fill_value=self.fill))
+        if self.flip > 0:
+            operators.append(vision.RandomHorizontalFlip(self.flip))
+        if self.color_jitter > 0:
+            change = (1 - self.color_jitter, 1 + self.color_jitter)
+            operators.append(vision.RandomColorAdjust(brightness=change, contrast=change, saturation=change))
+        return operators
+
+
+class _EncodedImages:
+    """Random access for MindData: position -> encoded bytes and the position itself."""
+
+    def __init__(self, images: ImageSet):
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray]:
+        data = encoded_rgb(self.images.path(position))
+        return np.frombuffer(data, np.uint8), np.array(position, np.int64)
+
+
+def train_batches(
+    images: ImageSet, order: np.ndarray, augmentation: Augmentation, batch_size: int, seed: int, workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """One epoch of (pixels uint8 [B, H, W, 3], positions int64 [B]) in the given order.
+
+    Pixels repeat for the same order, seed and number of workers. The positions travel with the pixels, so whatever is
+    joined to a batch is joined to the images that are in it.
+
+    Args:
+        order: from `epoch_order`, or a tail of it.
+        seed: must differ between epochs and between ranks, or they would draw the same crops.
+
+    Raises:
+        UserError: an image cannot be read; its path is named.
+    """
+    ds.config.set_seed(seed)
+    threads = min(workers, os.cpu_count() or 1)
+    dataset = ds.GeneratorDataset(
+        _EncodedImages(images),
+        ["image", "position"],
+        sampler=order.tolist(),
+        num_parallel_workers=threads,
+        python_multiprocessing=False,
+    )
+    dataset = dataset.map(augmentation.operators(), "image", num_parallel_workers=threads)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    try:
+        yield from dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    except RuntimeError as error:
+        broken = find_unreadable([images.path(position) for position in order])
+        if broken:
+            path, reason = broken[0]
+            more = f" ({len(broken)} such images in this epoch)" if len(broken) > 1 else ""
+            raise UserError(f"{path}: cannot be read ({reason}); mend or remove it{more}") from error
+        raise
+
+
+def evaluation_batches(
+    images: ImageSet, positions: np.ndarray, transform: EvalTransform, batch_size: int, workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of (pixels uint8 [B, crop, crop, 3], positions int64 [b]) in order, with b < B only in the last one.
+
+    The last batch is filled up with zeros, so that every batch has one shape and a compiled graph serves them all;
+    whoever reads results takes the first b rows.
+
+    Raises:
+        UserError: an image cannot be read; its path is named.
+    """
+
+    def pixels(position: int) -> np.ndarray:
+        return transform(open_rgb(images.path(position)))
+
+    chunks = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    with ThreadPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:
+        waiting = [pool.map(pixels, chunk) for chunk in chunks[:1]]
+        for number, chunk in enumerate(chunks):
+            # The next batch is read while the device works on this one.
+            waiting += [pool.map(pixels, following) for following in chunks[number + 1 : number + 2]]
+            batch = np.zeros((batch_size, transform.crop, transform.crop, 3), np.uint8)
+            batch[: len(chunk)] = list(waiting.pop(0))
+            yield batch, chunk

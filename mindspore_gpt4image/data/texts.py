@@ -1,0 +1,73 @@
+"""The join of images and text embeddings: by id, never by position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mindspore_gpt4image.data.store import EmbeddingStore
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.sources.image_folder import ImageSet
+
+# Keeps the permutation of the control arm apart from the shuffles of the epochs, which use (seed, epoch).
+_CONTROL_STREAM = 2**32 - 1
+
+
+@dataclass(frozen=True, eq=False)
+class TextTargets:
+    """The text of every image of a split.
+
+    Attributes:
+        store: where the embeddings are.
+        row: int64 [n], the store's row for each image, -1 where it has no text.
+        mask_same_text: whether images with equal texts share a text id, which keeps them from being negatives.
+    """
+
+    store: EmbeddingStore
+    row: np.ndarray
+    mask_same_text: bool = True
+
+    @property
+    def dim(self) -> int:
+        return self.store.dim
+
+    def batch(self, positions: np.ndarray, rank: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """(text_emb float32 [B, k], text_id int32 [B]) for the images at `positions`, as `GPT4ImageLoss` takes them."""
+        row = self.row[positions]
+        has_text = row >= 0
+        text_emb, text_id = self.store.take(np.where(has_text, row, 0))
+        if not self.mask_same_text:
+            # Unique in the global batch: then the ids say only which rows have a text.
+            text_id = rank * len(row) + np.arange(len(row))
+        return np.where(has_text[:, None], text_emb, 0.0), np.where(has_text, text_id, -1).astype(np.int32)
+
+
+def join_texts(
+    images: ImageSet, store: EmbeddingStore, *, missing_text: str = "error", mask_same_text: bool = True
+) -> TextTargets:
+    """Find every image's text.
+
+    Args:
+        missing_text: "error" refuses images without a text; "skip" gives them text id -1.
+
+    Raises:
+        UserError: images lack a text (their number and the first three), or none has one.
+    """
+    row = store.locate(images.ids)
+    missing = np.flatnonzero(row < 0)
+    if len(missing) and (missing_text == "error" or len(missing) == len(row)):
+        first = ", ".join(images.ids[position] for position in missing[:3])
+        raise UserError(
+            f"embedding store {store.path}: lacks {len(missing)} of the {len(row)} images of {images.root} "
+            f"(first: {first}); encode descriptions of all images, or set data.missing_text=skip"
+        )
+    return TextTargets(store, row, mask_same_text)
+
+
+def shuffle_texts(texts: TextTargets, seed: int) -> TextTargets:
+    """Deal the texts to other images by a seeded permutation; images without a text stay without one."""
+    row = texts.row.copy()
+    owners = np.flatnonzero(row >= 0)
+    row[owners] = row[np.random.default_rng([seed, _CONTROL_STREAM]).permutation(owners)]
+    return TextTargets(texts.store, row, texts.mask_same_text)

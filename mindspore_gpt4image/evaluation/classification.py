@@ -1,0 +1,97 @@
+"""Classification: predictions for a split, and what they are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from mindspore import Tensor, nn
+from tqdm import tqdm
+
+from mindspore_gpt4image.data.pipeline import evaluation_batches
+from mindspore_gpt4image.sources.image_folder import ImageSet
+from mindspore_gpt4image.sources.preprocessing import EvalTransform
+
+TOP = 5
+
+
+class Classify(nn.Cell):
+    """Pixels uint8 [B, H, W, 3] to logits [B, C], in evaluation mode."""
+
+    def __init__(self, classifier: nn.Cell, preprocess: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.classifier = classifier
+        self.preprocess = preprocess
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.classifier(self.preprocess(images))
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The best classes of every image of a split, best first.
+
+    Attributes:
+        images: the images, with their true labels.
+        classes: int32 [n, min(5, C)], positions in `images.classes`.
+        probabilities: float32 [n, min(5, C)].
+        true_log_probability: float32 [n], of the true class.
+    """
+
+    images: ImageSet
+    classes: np.ndarray
+    probabilities: np.ndarray
+    true_log_probability: np.ndarray
+
+    @property
+    def cross_entropy(self) -> float:
+        """Mean over the images, in nats."""
+        return float(-self.true_log_probability.astype(np.float64).mean())
+
+    def correct(self, k: int = 1) -> np.ndarray:
+        """bool [n]: whether the true class is among the best k."""
+        return (self.classes[:, :k] == self.images.labels[:, None]).any(axis=1)
+
+    def accuracy(self, k: int = 1) -> float:
+        """Top-k accuracy in percent. With fewer than k classes it is that of all of them."""
+        return 100.0 * float(self.correct(k).mean())
+
+    def per_class(self) -> list[dict]:
+        """For each class: its name, images, right answers and top-1 in percent (None without images)."""
+        size = len(self.images.classes)
+        total = np.bincount(self.images.labels, minlength=size)
+        right = np.bincount(self.images.labels[self.correct()], minlength=size)
+        return [
+            {"class": name, "images": int(n), "correct": int(r), "top1": 100.0 * r / n if n else None}
+            for name, n, r in zip(self.images.classes, total, right)
+        ]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Row-wise log softmax of float [n, C], in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def predict(
+    classify: nn.Cell, images: ImageSet, transform: EvalTransform, batch_size: int, workers: int, desc: str | None = None
+) -> Predictions:
+    """Run `classify` (uint8 [B, H, W, 3] -> logits [B, C]) over all images; exact for any batch size.
+
+    Args:
+        desc: title of a progress bar; None: no bar.
+    """
+    count = min(TOP, len(images.classes))
+    classes = np.zeros((len(images), count), np.int32)
+    probabilities = np.zeros((len(images), count), np.float32)
+    true_log_probability = np.zeros(len(images), np.float32)
+    with tqdm(total=len(images), desc=desc, unit="img", disable=desc is None) as bar:
+        for pixels, rows in evaluation_batches(images, np.arange(len(images)), transform, batch_size, workers):
+            scores = log_softmax(classify(Tensor(pixels)).asnumpy()[: len(rows)])
+            # A stable sort: equal scores go to the smaller class, whatever the batch.
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+            classes[rows] = best
+            probabilities[rows] = np.exp(np.take_along_axis(scores, best, axis=1))
+            true_log_probability[rows] = scores[np.arange(len(rows)), images.labels[rows]]
+            bar.update(len(rows))
+    return Predictions(images, classes, probabilities, true_log_probability)

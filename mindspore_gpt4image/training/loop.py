@@ -1,0 +1,169 @@
+"""The training loop: steps, evaluation after each epoch, checkpoints, records."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from mindspore_gpt4image import distributed
+from mindspore_gpt4image.config import Config, save_config
+from mindspore_gpt4image.data.pipeline import epoch_order, train_batches
+from mindspore_gpt4image.errors import Stopped, UserError
+from mindspore_gpt4image.evaluation.classification import predict
+from mindspore_gpt4image.files import write_json
+from mindspore_gpt4image.training.resume import METRICS, append_metrics, read_metrics, resume, save_best, save_last
+from mindspore_gpt4image.training.setup import Run, set_up
+
+# Steps in a row with a gradient that is not finite, after which a run gives up.
+MOST_SKIPPED_STEPS = 10
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train to the end, from the start or from where `last.ckpt` in the run's folder stands.
+
+    Returns:
+        The contents of `summary.json`.
+
+    Raises:
+        UserError: a mistake in the config or the data, or training that does not recover from non-finite gradients.
+        Stopped: a signal came; the state was saved.
+    """
+    run = set_up(config)
+    resume(run)
+    save_config(config, run.folder / "config.yaml")
+    run.model.save(run.folder / "model.yaml")
+    done = run.progress.epoch * run.steps_per_epoch + run.progress.step
+    with _stop_signals() as signals, SummaryWriter(str(run.folder), purge_step=run.progress.epoch + 1) as events, tqdm(
+        total=config.epochs * run.steps_per_epoch * run.global_batch,
+        initial=done * run.global_batch,
+        desc=run.folder.name,
+        unit="img",
+        unit_scale=True,
+        dynamic_ncols=True,
+    ) as bar:
+        while run.progress.epoch < config.epochs:
+            train_epoch(run, bar, signals)
+            finish_epoch(run, bar, events)
+    return write_summary(run)
+
+
+def train_epoch(run: Run, bar: tqdm, signals: list[int]) -> None:
+    """Take the steps that are left of the present epoch."""
+    config, progress = run.config, run.progress
+    rank, world_size = distributed.rank(), distributed.world_size()
+    order = epoch_order(len(run.train_set), config.batch_size, config.seed, progress.epoch, rank, world_size)
+    # Neither epochs nor ranks may share a seed, or they would draw the same crops.
+    seed = int(np.random.SeedSequence([config.seed, progress.epoch, rank]).generate_state(1)[0] >> 1)
+    batches = train_batches(run.train_set, order, run.augmentation, config.batch_size, seed, config.data.workers)
+    run.network.set_train(True)
+    started = time.perf_counter()
+    # Random pixels depend on all that was drawn before, so a resumed epoch reads its head again.
+    for pixels, positions in itertools.islice(batches, progress.step, None):
+        labels = run.train_set.labels[positions]
+        targets = run.texts.batch(positions, rank) if run.texts else ()
+        inputs = [Tensor(array) for array in (pixels, labels, *targets)]
+        lr = run.learning_rate
+        random_state = Tensor([seed, progress.step], ms.int32)
+        result = run.step(Tensor(lr, ms.float32), random_state, *inputs).asnumpy()
+        now = time.perf_counter()
+        progress.add_step(result, now - started)
+        started = now
+        _show(run, bar)
+        if progress.skipped_in_a_row > MOST_SKIPPED_STEPS:
+            ce, align = progress.last_losses
+            raise UserError(
+                f"{run.folder}: the gradient was not finite for {progress.skipped_in_a_row} steps in a row, up to step "
+                f"{progress.step} of epoch {progress.epoch + 1} at optimizer.lr={lr:g} (last finite losses: "
+                f"cross-entropy {ce:.4g}, alignment {align:.4g}); lower optimizer.lr or set clip_norm"
+            )
+        if signals:
+            save_last(run)
+            raise Stopped(signals[0])
+
+
+def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
+    """Evaluate on the validation split, record the epoch, save the checkpoints."""
+    config, progress = run.config, run.progress
+    started = time.perf_counter()
+    run.classify.set_train(False)
+    predictions = predict(run.classify, run.val_set, run.model.transform, config.batch_size, config.data.workers)
+    metrics = {
+        "epoch": progress.epoch + 1,
+        "lr": run.learning_rate,
+        **{f"train_{name}": value for name, value in progress.means(config.batch_size).items()},
+        "val_ce": predictions.cross_entropy,
+        "val_top1": predictions.accuracy(1),
+        "val_top5": predictions.accuracy(5),
+        "skipped_steps": progress.skipped,
+        "images_per_second": progress.step * run.global_batch / progress.train_seconds,
+    }
+    append_metrics(run.folder / METRICS, metrics)
+    for name, value in metrics.items():
+        if name != "epoch":
+            events.add_scalar(name.replace("_", "/", 1), value, metrics["epoch"])
+    if metrics["val_top1"] > progress.best_top1 and np.isfinite(metrics["val_ce"]):
+        progress.best_top1, progress.best_epoch = metrics["val_top1"], metrics["epoch"]
+        save_best(run)
+    progress.next_epoch()
+    progress.seconds += time.perf_counter() - started
+    save_last(run)
+    bar.set_postfix_str(f"{bar.postfix}, val top-1 {metrics['val_top1']:.2f}")
+
+
+def write_summary(run: Run) -> dict[str, Any]:
+    """Write `summary.json`: the last epoch's results, the best epoch's marked as selected on the validation split."""
+    epochs = read_metrics(run.folder / METRICS)
+    last = epochs[-1]
+    summary = {
+        "split": "val",
+        "top1": last["val_top1"],
+        "top5": last["val_top5"],
+        "best_top1": run.progress.best_top1,
+        "best_epoch": run.progress.best_epoch,
+        "best_is_selected_on": "val",
+        "ce": last["train_ce"],
+        "align": last["train_align"],
+        "epochs": run.progress.epoch,
+        "seed": run.config.seed,
+        "seconds": run.progress.seconds,
+        "images_per_second": float(np.median([epoch["images_per_second"] for epoch in epochs])),
+        "skipped_steps": sum(epoch["skipped_steps"] for epoch in epochs),
+        "deployed_parameters": sum(parameter.size for parameter in run.classify.classifier.trainable_params()),
+    }
+    write_json(run.folder / "summary.json", summary)
+    return summary
+
+
+def _show(run: Run, bar: tqdm) -> None:
+    means = run.progress.means(run.config.batch_size)
+    text = f"epoch {run.progress.epoch + 1}/{run.config.epochs}, CE {means['ce']:.3f}"
+    if run.texts:
+        text += f", align {means['align']:.3f}"
+    bar.set_postfix_str(f"{text}, top-1 {means['top1']:.1f}", refresh=False)
+    bar.update(run.global_batch)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one of a kind kills as usual."""
+    received: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        received.append(signum)
+        signal.signal(signum, previous[signum])
+
+    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

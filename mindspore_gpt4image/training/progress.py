@@ -1,0 +1,65 @@
+"""Where training stands, and what was measured so far: the part of a run that is not weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Progress:
+    """All of it is saved in `last.ckpt`, beside weights and moments.
+
+    Attributes:
+        config: the experiment, as nested dictionaries.
+        train_images: how many there are.
+        epoch, step: whole epochs done, and steps done in the present one.
+        sums: over the present epoch: cross-entropy and alignment of the steps taken, right answers, steps taken.
+        skipped: steps of the present epoch that were not taken, since their gradient was not finite.
+        skipped_in_a_row: such steps since the last good one.
+        last_losses: cross-entropy and alignment of the last good step.
+        best_top1, best_epoch: of the validation split.
+        seconds, train_seconds: wall time of all, and of the present epoch's steps.
+    """
+
+    config: dict[str, Any]
+    train_images: int
+    epoch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    last_losses: list[float] = field(default_factory=lambda: [0.0] * 2)
+    best_top1: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+
+    def add_step(self, result: np.ndarray, seconds: float) -> None:
+        """Count one step by what `TrainStep` returned."""
+        ce, align, correct, taken = (float(value) for value in result)
+        self.step += 1
+        self.seconds += seconds
+        self.train_seconds += seconds
+        if taken:
+            self.sums = [total + value for total, value in zip(self.sums, (ce, align, correct, 1.0))]
+            self.last_losses, self.skipped_in_a_row = [ce, align], 0
+        else:
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+
+    def means(self, batch_size: int) -> dict[str, float]:
+        """Cross-entropy, alignment and top-1 (percent) over the steps taken in the present epoch."""
+        ce, align, correct, taken = self.sums
+        steps = max(taken, 1.0)
+        return {"ce": ce / steps, "align": align / steps, "top1": 100.0 * correct / (steps * batch_size)}
+
+    def next_epoch(self) -> None:
+        """Start counting the next epoch."""
+        self.epoch += 1
+        self.step, self.skipped, self.sums, self.train_seconds = 0, 0, [0.0] * 4, 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,76 @@
+"""Saving a run so that it can go on, and going on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mindspore_gpt4image.checkpoint import load_parameters, read_checkpoint, save_checkpoint
+from mindspore_gpt4image.config import differences
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.files import atomic_write
+from mindspore_gpt4image.models import weights
+from mindspore_gpt4image.training.progress import Progress
+from mindspore_gpt4image.training.setup import Run
+
+LAST, BEST, METRICS = "last.ckpt", "best.ckpt", "metrics.jsonl"
+# What may differ between a stopped run and its continuation; anything else would make another experiment of it.
+FREE_TO_CHANGE = {"output", "epochs", "device", "data.root", "data.embeddings", "data.descriptions"}
+
+
+def save_last(run: Run) -> None:
+    """Write `last.ckpt`: all that the next step depends on."""
+    save_checkpoint(run.folder / LAST, run.network, run.model, run.progress.to_dict(), run.step.state())
+
+
+def save_best(run: Run) -> None:
+    """Write `best.ckpt`: the network alone."""
+    save_checkpoint(run.folder / BEST, run.network, run.model, run.progress.to_dict())
+
+
+def resume(run: Run) -> None:
+    """Take weights, moments and progress from `last.ckpt`, if there is one, and go on as if the run had not stopped.
+
+    Raises:
+        UserError: the checkpoint is of another experiment; the settings that differ are named.
+    """
+    path = run.folder / LAST
+    if not path.exists():
+        return
+    checkpoint = read_checkpoint(path)
+    saved = Progress(**checkpoint.progress)
+    changed = {
+        key: values for key, values in differences(saved.config, run.progress.config).items() if key not in FREE_TO_CHANGE
+    }
+    if saved.train_images != run.progress.train_images:
+        changed["the number of training images"] = (saved.train_images, run.progress.train_images)
+    elif checkpoint.model != run.model:
+        changed["the model"] = (checkpoint.model, run.model)
+    if changed:
+        listed = ", ".join(f"{key} was {old} and is {new}" for key, (old, new) in changed.items())
+        raise UserError(f"{path}: was trained with other settings ({listed}); set them back, or choose another output=")
+    load_parameters(weights(run.network), checkpoint.network, path)
+    load_parameters(run.step.state(), checkpoint.training, path)
+    run.step.keep_statistics()
+    saved.config = run.progress.config
+    run.progress = saved
+    cut_metrics(run.folder / METRICS, saved.epoch)
+
+
+def cut_metrics(path: Path, epochs: int) -> None:
+    """Drop the lines of epochs that will be repeated: a kill may have come between the line and its checkpoint."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        if len(lines) > epochs:
+            atomic_write(path, "".join(lines[:epochs]))
+
+
+def append_metrics(path: Path, metrics: dict) -> None:
+    """Add one epoch's line to `metrics.jsonl`."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(metrics) + "\n")
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """The lines of `metrics.jsonl`, one an epoch."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

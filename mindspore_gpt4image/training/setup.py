@@ -1,0 +1,166 @@
+"""From a config to everything a run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import mindspore as ms
+from mindspore import nn
+
+from mindspore_gpt4image import distributed
+from mindspore_gpt4image.config import Config, to_dict
+from mindspore_gpt4image.data.pipeline import Augmentation, steps_per_epoch
+from mindspore_gpt4image.data.store import EmbeddingStore
+from mindspore_gpt4image.data.texts import TextTargets, join_texts, shuffle_texts
+from mindspore_gpt4image.evaluation.classification import Classify
+from mindspore_gpt4image.losses import GPT4ImageLoss
+from mindspore_gpt4image.model_info import ModelInfo
+from mindspore_gpt4image.models import Preprocess, create_network, deployable
+from mindspore_gpt4image.sources.descriptions import file_sha256
+from mindspore_gpt4image.sources.image_folder import ImageSet, list_split
+from mindspore_gpt4image.training.optimizer import create_optimizer
+from mindspore_gpt4image.training.progress import Progress
+from mindspore_gpt4image.training.schedule import learning_rate, scaled_lr
+from mindspore_gpt4image.training.step import TrainStep
+
+
+@dataclass
+class Run:
+    """Everything a run is made of. `texts` is None for a baseline."""
+
+    config: Config
+    train_set: ImageSet
+    val_set: ImageSet
+    texts: Optional[TextTargets]
+    augmentation: Augmentation
+    model: ModelInfo
+    network: nn.Cell
+    step: TrainStep
+    classify: Classify
+    progress: Progress
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.output)
+
+    @property
+    def global_batch(self) -> int:
+        return self.config.batch_size * distributed.world_size()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(len(self.train_set), self.config.batch_size, distributed.world_size())
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the step that comes next."""
+        optimizer, schedule = self.config.optimizer, self.config.schedule
+        return learning_rate(
+            self.progress.epoch * self.steps_per_epoch + self.progress.step,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=self.config.epochs,
+            peak=scaled_lr(optimizer.lr, self.global_batch, optimizer.lr_reference_batch),
+            warmup_epochs=schedule.warmup_epochs,
+            warmup_lr=schedule.warmup_lr,
+            min_lr=schedule.min_lr,
+            by=schedule.by,
+        )
+
+
+def set_up(config: Config) -> Run:
+    """Read the data, join the texts, and build the network and its step, initialised from the seed.
+
+    Raises:
+        UserError: a mistake in the config or the data.
+    """
+    ms.set_device(config.device)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    train_set = list_split(config.data.root, "train")
+    val_set = list_split(config.data.root, "val", classes=train_set.classes)
+    texts = open_texts(config, train_set)
+    model = describe_model(config, train_set.classes, texts)
+    ms.set_seed(config.seed)
+    network = create_network(
+        model.network,
+        len(model.classes),
+        text_dim=model.text_dim,
+        projection=model.projection,
+        image_size=model.crop,
+        drop_path=config.model.drop_path,
+    )
+    optimizer = create_optimizer(
+        network.trainable_params(),
+        config.optimizer.name,
+        lr=config.optimizer.lr,
+        weight_decay=config.optimizer.weight_decay,
+        decay_norm_and_bias=config.optimizer.decay_norm_and_bias,
+        momentum=config.optimizer.momentum,
+        nesterov=config.optimizer.nesterov,
+        betas=config.optimizer.betas,
+    )
+    loss = GPT4ImageLoss(
+        config.loss.alignment, config.loss.weight, config.loss.temperature, config.loss.label_smoothing
+    )
+    preprocess = Preprocess(model.mean, model.std)
+    run = Run(
+        config,
+        train_set,
+        val_set,
+        texts,
+        describe_augmentation(config),
+        model,
+        network,
+        TrainStep(network, preprocess, loss, optimizer, config.clip_norm),
+        Classify(deployable(network), preprocess),
+        Progress(to_dict(config), len(train_set)),
+    )
+    run.steps_per_epoch  # noqa: B018 (too few images for one batch are found here, not in the first epoch)
+    return run
+
+
+def open_texts(config: Config, images: ImageSet) -> Optional[TextTargets]:
+    """The texts of the training images; None for a baseline, which reads no store.
+
+    Raises:
+        UserError: see `EmbeddingStore.open`, `check_descriptions` and `join_texts`.
+    """
+    if config.loss.alignment == "none":
+        return None
+    store = EmbeddingStore.open(config.data.embeddings)
+    if config.data.descriptions is not None:
+        store.check_descriptions(file_sha256(config.data.descriptions), config.data.text)
+    texts = join_texts(images, store, missing_text=config.data.missing_text, mask_same_text=config.loss.mask_same_text)
+    return shuffle_texts(texts, config.seed) if config.data.shuffle_texts else texts
+
+
+def describe_model(config: Config, classes: tuple[str, ...], texts: Optional[TextTargets]) -> ModelInfo:
+    """The network and the preprocessing of evaluation."""
+    size, augment = config.model.image_size, config.augment
+    return ModelInfo(
+        network=config.model.name,
+        classes=classes,
+        resize=augment.eval_resize or round(size / 0.875),
+        crop=size,
+        interpolation=augment.interpolation,
+        mean=tuple(augment.mean),
+        std=tuple(augment.std),
+        projection=config.model.projection if texts else "none",
+        text_dim=texts.dim if texts else None,
+    )
+
+
+def describe_augmentation(config: Config) -> Augmentation:
+    """What happens to training images."""
+    augment = config.augment
+    return Augmentation(
+        image_size=config.model.image_size,
+        crop=augment.crop,
+        min_area=augment.min_area,
+        padding=augment.padding,
+        fill=augment.fill,
+        flip=augment.flip,
+        color_jitter=augment.color_jitter,
+        interpolation=augment.interpolation,
+    )

@@ -1,0 +1,31 @@
+"""Train a classifier: the baseline, or aligned with the descriptions of its images."""
+
+import argparse
+
+from mindspore_gpt4image.config import help_text, load_config
+from mindspore_gpt4image.errors import run_command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__ + " A run that was stopped goes on when it is started again.",
+        epilog=help_text(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the experiment")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that differ from the file")
+    arguments = parser.parse_intermixed_args()
+    config = load_config(arguments.config, arguments.overrides)
+
+    # A mistake in the config is told before the framework is loaded, which takes seconds.
+    from mindspore_gpt4image.training.loop import train
+
+    summary = train(config)
+    print(
+        f"{config.output}: val top-1 {summary['top1']:.2f}%, top-5 {summary['top5']:.2f}% after {summary['epochs']} "
+        f"epochs in {summary['seconds']:.0f} s ({summary['images_per_second']:.0f} images/s)"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
