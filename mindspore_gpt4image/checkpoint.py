@@ -67,16 +67,17 @@ def save_checkpoint(
         records = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
         # The checksum is what tells a flipped byte from a weight.
         ms.save_checkpoint(records, str(temporary), append_dict=texts, crc_check=True)
-        temporary.chmod(0o644)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a file that `save_checkpoint` wrote.
+    """Read a file that `save_checkpoint` wrote, or the `last.ckpt` of a run's folder.
 
     Raises:
         UserError: no such file, damaged, or not written by this package.
     """
     path = Path(path)
+    if path.is_dir():
+        path = path / "last.ckpt"
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     with _silent():

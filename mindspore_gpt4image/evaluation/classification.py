@@ -8,7 +8,9 @@ import numpy as np
 from mindspore import Tensor, nn
 from tqdm import tqdm
 
+from mindspore_gpt4image.checkpoint import Checkpoint
 from mindspore_gpt4image.data.pipeline import evaluation_batches
+from mindspore_gpt4image.models import Preprocess
 from mindspore_gpt4image.sources.image_folder import ImageSet
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
@@ -56,6 +58,32 @@ class Predictions:
         """Top-k accuracy in percent. With fewer than k classes it is that of all of them."""
         return 100.0 * float(self.correct(k).mean())
 
+    def to_dict(self) -> dict:
+        """All of it, for a JSON file: totals, each class, and each image's best classes by id.
+
+        `k` says how many classes `top5` really looked at, where there are fewer than five.
+        """
+        names = self.images.classes
+        return {
+            "images": len(self.images),
+            "top1": self.accuracy(1),
+            "top5": self.accuracy(TOP),
+            "k": self.classes.shape[1],
+            "ce": self.cross_entropy,
+            "classes": self.per_class(),
+            "predictions": [
+                {
+                    "id": id,
+                    "class": names[label],
+                    "predicted": [names[position] for position in best],
+                    "probabilities": [round(float(value), 6) for value in probabilities],
+                }
+                for id, label, best, probabilities in zip(
+                    self.images.ids, self.images.labels, self.classes, self.probabilities
+                )
+            ],
+        }
+
     def per_class(self) -> list[dict]:
         """For each class: its name, images, right answers and top-1 in percent (None without images)."""
         size = len(self.images.classes)
@@ -95,3 +123,9 @@ def predict(
             true_log_probability[rows] = scores[np.arange(len(rows)), images.labels[rows]]
             bar.update(len(rows))
     return Predictions(images, classes, probabilities, true_log_probability)
+
+
+def classifier_of(checkpoint: Checkpoint) -> Classify:
+    """The checkpoint's classifier from raw pixels, in evaluation mode."""
+    preprocess = Preprocess(checkpoint.model.mean, checkpoint.model.std)
+    return Classify(checkpoint.create_classifier(), preprocess).set_train(False)

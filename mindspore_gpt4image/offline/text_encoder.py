@@ -18,7 +18,7 @@ from transformers import (
     AutoTokenizer,
     BatchEncoding,
     CLIPTextModelWithProjection,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -122,7 +122,7 @@ def mean_pooling(hidden: torch.Tensor, tokens: BatchEncoding) -> torch.Tensor:
     return (hidden * mask).sum(dim=1) / mask.sum(dim=1)
 
 
-def _clip(name: str, source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase):
+def _clip(name: str, source: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase):
     if config.model_type == "clip":
         # In some checkpoints the text config repeats the library's default instead of the real width.
         config.text_config.projection_dim = config.projection_dim
@@ -132,7 +132,7 @@ def _clip(name: str, source: str, config: PreTrainedConfig, tokenizer: PreTraine
     return model, pool, config.projection_dim, config.max_position_embeddings
 
 
-def _mean_pooling(name: str, source: str, config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase):
+def _mean_pooling(name: str, source: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase):
     if config.is_encoder_decoder or hasattr(config, "vision_config") or tokenizer.pad_token is None:
         raise UserError(f"text encoder {name}: is a {config.model_type}; give a CLIP or a BERT-like model")
     pooling = _sentence_transformers_file(source, "1_Pooling/config.json")
@@ -140,11 +140,11 @@ def _mean_pooling(name: str, source: str, config: PreTrainedConfig, tokenizer: P
         raise UserError(f"text encoder {name}: was not trained with mean pooling; give a model that was, or a CLIP")
     limits = _sentence_transformers_file(source, "sentence_bert_config.json")
     model = _load_weights(name, AutoModel, source, config)
-    positions = limits.get("max_seq_length") or config.max_position_embeddings
+    positions = limits.get("max_seq_length") or getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     return model, mean_pooling, config.hidden_size, positions
 
 
-def _load_weights(name: str, kind: type, source: str, config: PreTrainedConfig) -> PreTrainedModel:
+def _load_weights(name: str, kind: type, source: str, config: PretrainedConfig) -> PreTrainedModel:
     """Like `from_pretrained`, but weights that the files lack are an error and not random numbers."""
     model, report = kind.from_pretrained(source, config=config, dtype=torch.float32, output_loading_info=True)
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))  # BERT's, unused here

@@ -98,7 +98,7 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
     predictions = predict(run.classify, run.val_set, run.model.transform, config.batch_size, config.data.workers)
     metrics = {
         "epoch": progress.epoch + 1,
-        "lr": run.learning_rate,
+        "lr": float(run.step.optimizer.learning_rate.asnumpy()),
         **{f"train_{name}": value for name, value in progress.means(config.batch_size).items()},
         "val_ce": predictions.cross_entropy,
         "val_top1": predictions.accuracy(1),

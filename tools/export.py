@@ -1,0 +1,25 @@
+"""Export a trained classifier, without its projection, to a MINDIR file."""
+
+import argparse
+
+from mindspore_gpt4image.errors import run_command
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", required=True, help="checkpoint file, or folder of a run (then its last.ckpt)")
+    parser.add_argument("--output", required=True, metavar="FILE.mindir", help="model.yaml is written beside it")
+    arguments = parser.parse_args()
+
+    from mindspore_gpt4image.checkpoint import read_checkpoint
+    from mindspore_gpt4image.export import BATCHES, export_mindir
+
+    checkpoint = read_checkpoint(arguments.checkpoint)
+    difference = export_mindir(checkpoint, arguments.output)
+    size = checkpoint.model.crop
+    print(f"{arguments.output}: {checkpoint.model.network}, float32 [N, 3, {size}, {size}] -> {len(checkpoint.model.classes)} logits")
+    print(f"read back at batches {', '.join(map(str, BATCHES))}: largest difference of logits {difference:.2g}")
+
+
+if __name__ == "__main__":
+    run_command(main)
