@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, nn
@@ -42,7 +43,11 @@ class Checkpoint:
         """
         model = self.model
         network = create_network(
-            model.network, len(model.classes), text_dim=model.text_dim, projection=model.projection, image_size=model.crop
+            model.network,
+            len(model.classes),
+            text_dim=model.text_dim,
+            projection=model.projection,
+            image_size=model.crop,
         )
         load_parameters(weights(network), self.network, self.path)
         return network
@@ -53,7 +58,11 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: str | Path, network: nn.Cell, model: ModelInfo, progress: dict[str, Any], training: dict[str, Parameter] | None = None
+    path: str | Path,
+    network: nn.Cell,
+    model: ModelInfo,
+    progress: dict[str, Any],
+    training: dict[str, Parameter] | None = None,
 ) -> None:
     """Write a checkpoint; the previous one of that name stays whole until the new one is complete.
 
@@ -88,7 +97,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     try:
         model, progress = (json.loads(content.pop(key)) for key in ("model", "progress"))
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"checkpoint {path}: was not written by this package (it lacks the model's description)") from error
+        raise UserError(
+            f"checkpoint {path}: was not written by this package (it lacks the model's description)"
+        ) from error
     training = {name: value for name, value in content.items() if name.startswith(TRAINING_PREFIX)}
     return Checkpoint(
         path,

@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, List, Optional
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -22,7 +23,7 @@ from mindspore_gpt4image.files import atomic_write
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
-    """A field with its help text and limits: choices=(…), minimum=, maximum= (inclusive), above=, below= (exclusive)."""
+    """A field with its help text and limits: choices, minimum and maximum (inclusive), above and below (exclusive)."""
     metadata = {"help": help, **limits}
     if isinstance(default, (list, type)):
         factory = default if isinstance(default, type) else lambda: list(default)
@@ -37,7 +38,9 @@ class DataConfig:
     embeddings: Optional[str] = option(None, "embedding store of the descriptions, made by tools/encode.py")
     descriptions: Optional[str] = option(None, "description set the store must have been made from (checked if given)")
     text: str = option("short", "which text of the description set the store must hold", choices=("short", "long"))
-    missing_text: str = option("error", "images without a text: refuse, or train them without", choices=("error", "skip"))
+    missing_text: str = option(
+        "error", "images without a text: refuse, or train them without", choices=("error", "skip")
+    )
     shuffle_texts: bool = option(False, "deal the texts to the wrong images: the control arm of a comparison")
     workers: int = option(2, "threads that read and augment images, on each rank", minimum=1)
 
@@ -74,7 +77,7 @@ class OptimizerConfig:
     decay_norm_and_bias: bool = option(True, "decay every parameter; false: not biases, norms and other vectors")
     momentum: float = option(0.9, "momentum of sgd", minimum=0, below=1)
     nesterov: bool = option(False, "Nesterov momentum of sgd")
-    betas: List[float] = option([0.9, 0.999], "betas of adamw", minimum=0, below=1)
+    betas: list[float] = option([0.9, 0.999], "betas of adamw", minimum=0, below=1)
 
 
 @dataclass
@@ -96,13 +99,15 @@ class AugmentConfig:
     padding: int = option(4, "pixels of padding on each side before a padded crop", minimum=0)
     fill: int = option(0, "grey level of that padding", minimum=0, maximum=255)
     flip: float = option(0.5, "probability of a horizontal flip", minimum=0, maximum=1)
-    color_jitter: float = option(0.0, "largest relative change of brightness, contrast and saturation", minimum=0, maximum=1)
+    color_jitter: float = option(
+        0.0, "largest relative change of brightness, contrast and saturation", minimum=0, maximum=1
+    )
     interpolation: str = option("bilinear", "in training and evaluation", choices=("bilinear", "bicubic"))
     eval_resize: Optional[int] = option(
         None, "evaluation: shorter side before the centre crop of model.image_size; null: image_size / 0.875", minimum=1
     )
-    mean: List[float] = option([0.485, 0.456, 0.406], "mean of red, green, blue, of 1", minimum=0, maximum=1)
-    std: List[float] = option([0.229, 0.224, 0.225], "deviation of red, green, blue, of 1", above=0)
+    mean: list[float] = option([0.485, 0.456, 0.406], "mean of red, green, blue, of 1", minimum=0, maximum=1)
+    std: list[float] = option([0.229, 0.224, 0.225], "deviation of red, green, blue, of 1", above=0)
 
 
 @dataclass

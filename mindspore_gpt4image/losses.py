@@ -70,7 +70,7 @@ def image_to_text(similarity: Tensor, positive: Tensor) -> Tensor:
 
 
 def text_to_image(similarity: Tensor, positive: Tensor, text_lse: Tensor, all_text_lse: Tensor) -> Tensor:
-    """The other direction for each text j of this rank: l_j - z_j·y_j / tau, with l_j = log sum_i exp(s_ij) over all N images.
+    """The other direction, for each text j of this rank: l_j - z_j·y_j / tau, l_j = log sum_i exp(s_ij) over N images.
 
     l_j holds the images of other ranks as constants, so its own gradient would miss what this rank's images do to the
     texts of the others. The surrogate sum_j p_ij s_ij, with p_ij = exp(s_ij - l_j) held constant, has exactly the

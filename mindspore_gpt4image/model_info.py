@@ -60,6 +60,8 @@ class ModelInfo:
         try:
             return cls.from_dict(yaml.safe_load(Path(path).read_text(encoding="utf-8")), path)
         except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); it belongs beside every exported model") from error
+            raise UserError(
+                f"{path}: cannot be read ({error.strerror}); it belongs beside every exported model"
+            ) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise UserError(f"{path}: no valid YAML") from error

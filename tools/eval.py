@@ -63,7 +63,9 @@ def main() -> None:
             arguments.workers,
         )
         if retrieval is None:
-            raise UserError(f"--embeddings {arguments.embeddings}: has no text of any image in {root}/{arguments.split}")
+            raise UserError(
+                f"--embeddings {arguments.embeddings}: has no text of any image in {root}/{arguments.split}"
+            )
         result["retrieval"] = retrieval.to_dict()
     if arguments.json:
         write_json(arguments.json, result)

@@ -102,7 +102,12 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    classify: nn.Cell, images: ImageSet, transform: EvalTransform, batch_size: int, workers: int, desc: str | None = None
+    classify: nn.Cell,
+    images: ImageSet,
+    transform: EvalTransform,
+    batch_size: int,
+    workers: int,
+    desc: str | None = None,
 ) -> Predictions:
     """Run `classify` (uint8 [B, H, W, 3] -> logits [B, C]) over all images; exact for any batch size.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -42,14 +43,18 @@ def train(config: Config) -> dict[str, Any]:
     save_config(config, run.folder / "config.yaml")
     run.model.save(run.folder / "model.yaml")
     done = run.progress.epoch * run.steps_per_epoch + run.progress.step
-    with _stop_signals() as signals, SummaryWriter(str(run.folder), purge_step=run.progress.epoch + 1) as events, tqdm(
-        total=config.epochs * run.steps_per_epoch * run.global_batch,
-        initial=done * run.global_batch,
-        desc=run.folder.name,
-        unit="img",
-        unit_scale=True,
-        dynamic_ncols=True,
-    ) as bar:
+    with (
+        _stop_signals() as signals,
+        SummaryWriter(str(run.folder), purge_step=run.progress.epoch + 1) as events,
+        tqdm(
+            total=config.epochs * run.steps_per_epoch * run.global_batch,
+            initial=done * run.global_batch,
+            desc=run.folder.name,
+            unit="img",
+            unit_scale=True,
+            dynamic_ncols=True,
+        ) as bar,
+    ):
         while run.progress.epoch < config.epochs:
             train_epoch(run, bar, signals)
             finish_epoch(run, bar, events)

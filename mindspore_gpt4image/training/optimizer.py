@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from mindcv.optim.adamw import AdamW
 from mindspore import Parameter, nn

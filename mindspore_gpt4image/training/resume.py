@@ -40,7 +40,9 @@ def resume(run: Run) -> None:
     checkpoint = read_checkpoint(path)
     saved = Progress(**checkpoint.progress)
     changed = {
-        key: values for key, values in differences(saved.config, run.progress.config).items() if key not in FREE_TO_CHANGE
+        key: values
+        for key, values in differences(saved.config, run.progress.config).items()
+        if key not in FREE_TO_CHANGE
     }
     if saved.train_images != run.progress.train_images:
         changed["the number of training images"] = (saved.train_images, run.progress.train_images)

@@ -64,7 +64,9 @@ class TrainStep(nn.Cell):
         # The forward pass moves the BatchNorm statistics before anybody knows whether the step is good.
         statistics = [p for p in weights(network).values() if not p.requires_grad]
         self.statistics = ParameterTuple(statistics)
-        self.kept = ParameterTuple([Parameter(p.value().copy(), f"kept.{p.name}", requires_grad=False) for p in statistics])
+        self.kept = ParameterTuple(
+            [Parameter(p.value().copy(), f"kept.{p.name}", requires_grad=False) for p in statistics]
+        )
 
     def state(self) -> dict[str, Parameter]:
         """What a later step depends on besides the network's parameters: moments and counters, by name."""

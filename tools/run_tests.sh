@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Set up an environment and run the tests. Arguments go to pytest: bash tools/run_tests.sh -m "not slow"
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source tools/environment.sh
+set_up_environment test
+echo "== lint"
+"$PY" -m ruff check .
+"$PY" -m ruff format --check .
+echo "== tests"
+exec "$PY" -m pytest -q tests "$@"
