@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
-from mindspore_gpt4image.models import create_network, deployable
+from mindspore_gpt4image.models import create_network, deployable, weights
 from mindspore_gpt4image.models.convnext import ConvNeXt
 from mindspore_gpt4image.models.drop_path import DropPath
 from mindspore_gpt4image.models.network import Network, linear_projection
@@ -83,6 +83,12 @@ def test_deployable_shares_all_but_the_projection(family):
     images = random_images()
     net.set_train(False)
     assert np.array_equal(shipped(images).asnumpy(), net(images)[0].asnumpy())
+
+
+def test_weights_are_all_but_the_state_of_drop_path():
+    net = tiny("vit")
+    names = {parameter.name for parameter in net.get_parameters()}
+    assert names - set(weights(net)) == {"drop_path.state"}
 
 
 class Objective(nn.Cell):
