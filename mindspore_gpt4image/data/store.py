@@ -1,7 +1,7 @@
 """Embedding store: the text embedding of every training image, looked up by the image's id.
 
 The file is a MindRecord of `id` (string), `text_id` (int64) and `embedding`, with its metadata as JSON in the schema's
-text. MindRecord cannot look up by id, so the first `open` copies it into arrays that later opens map into memory.
+text. MindRecord cannot look up by id, so the first `open` copies it into arrays that later opens only refer to.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import islice
@@ -21,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
-from ..errors import UserError
+from mindspore_gpt4image import __version__
+from mindspore_gpt4image.errors import UserError
 
 _METADATA = frozenset({"encoder", "dim", "dtype", "text", "count", "truncated", "descriptions_sha256"})
 _NORM_TOLERANCE = 1e-3
@@ -33,16 +34,19 @@ _CACHE_LAYOUT = 1  # part of a cache's name: raise it when the arrays change
 
 
 class EmbeddingStore:
-    """Unit text embeddings by image id, mapped into memory: only the rows that are looked up are read."""
+    """Unit text embeddings by image id; in memory are at most the ids, and of the rows those that are looked up."""
 
     def __init__(self, path: Path, metadata: dict[str, Any], cache: Path):
         self.path = path
         self.metadata = metadata
         self._cache = cache
-        self._ids = self._map("ids")  # UTF-8 bytes of one width [n], in the file's order
-        self._order = self._map("order")  # int64 [n]: sorts the ids
-        self._text_ids = self._map("text_ids")  # int64 [n]
-        self._embeddings = self._map("embeddings")  # float16 or float32 [n, k]
+        try:
+            self._ids = _map(cache / "ids.npy")  # UTF-8 bytes of one width [n], in the file's order
+            self._order = _map(cache / "order.npy")  # int64 [n]: sorts the ids
+            self._text_ids = _map(cache / "text_ids.npy")  # int64 [n]
+            self._embeddings = _RowFile(cache / "embeddings", len(self._ids), metadata["dim"], metadata["dtype"])
+        except (OSError, ValueError) as error:
+            raise UserError(f"{cache}: this copy of {path} is damaged; delete the folder") from error
 
     @classmethod
     def open(cls, path: str | Path, cache_dir: str | Path | None = None) -> EmbeddingStore:
@@ -71,7 +75,7 @@ class EmbeddingStore:
     @property
     def dim(self) -> int:
         """Length k of an embedding."""
-        return self._embeddings.shape[1]
+        return self.metadata["dim"]
 
     @property
     def ids(self) -> list[str]:
@@ -79,7 +83,7 @@ class EmbeddingStore:
         return [id.decode() for id in self._ids.tolist()]
 
     def __len__(self) -> int:
-        return len(self._embeddings)
+        return len(self._ids)
 
     def __getitem__(self, id: str) -> np.ndarray:
         """The embedding of one image, float32 [k]; `KeyError` where the store has none."""
@@ -87,7 +91,7 @@ class EmbeddingStore:
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
         """The embeddings of images, float32 [n, k]; `KeyError` names the first id that the store lacks."""
-        return self._embeddings[self._locate_all(ids)].astype(np.float32)
+        return self.take(self._locate_all(ids))[0]
 
     def text_ids(self, ids: Sequence[str]) -> np.ndarray:
         """The text ids of images, int64 [n], equal where texts are; `KeyError` names the first id that is missing."""
@@ -104,6 +108,10 @@ class EmbeddingStore:
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings, float32 [n, k], and text ids, int64 [n], at row numbers that `locate` found."""
         return self._embeddings[rows].astype(np.float32), self._text_ids[rows]
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings float32 [n, k] and text ids int64 [n] of row numbers, as `locate` gives them."""
+        return self._embeddings.read(rows).astype(np.float32), self._text_ids[rows]
 
     def check_descriptions(self, sha256: str, text: str) -> None:
         """Refuse (`UserError`) a store that was not made from this text of the description file with this hash."""
@@ -126,12 +134,9 @@ class EmbeddingStore:
             raise KeyError(ids[int(missing.argmax())])
         return rows
 
-    def _map(self, name: str) -> np.ndarray:
-        try:
-            # As a plain array: indexing np.memmap is slower and gives np.memmap again.
-            return np.asarray(np.load(self._cache / f"{name}.npy", mmap_mode="r"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self._cache}: this copy of {self.path} is damaged; delete the folder") from error
+    def __reduce__(self):
+        # A worker process opens the arrays again.
+        return type(self), (self.path, self.metadata, self._cache)
 
 
 def write_store(
@@ -206,10 +211,9 @@ def check_destination(path: str | Path, dim: int, dtype: str) -> None:
         raise UserError(f"{path}: embeddings of odd length ({dim}) cannot be stored as float16; choose float32")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise UserError(f"{path.parent}: cannot be made ({error.strerror}); choose another folder") from error
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"{path.parent}: cannot be written; choose another folder")
+        raise UserError(f"{path.parent}: cannot be written ({error.strerror}); choose another folder") from error
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -217,7 +221,12 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return _read_header(Path(path))[1]
 
 
-def index_file(path: Path) -> Path:
+def check_file(path: str | Path) -> None:
+    """Refuse (`UserError`) a store that is not whole, without MindSpore and without looking at its rows."""
+    _check_file(Path(path), *_read_header(Path(path)))
+
+
+def _index_file(path: Path) -> Path:
     """MindRecord's own index, written last: without it a store does not count as written."""
     return path.with_name(f"{path.name}.db")
 
@@ -243,8 +252,8 @@ def _publish(draft: Path, path: Path) -> None:
     """Move a finished MindRecord to its place, the data first and the index last."""
     umask = os.umask(0)
     os.umask(umask)
-    index_file(path).unlink(missing_ok=True)
-    for source, target in ((draft, path), (index_file(draft), index_file(path))):
+    _index_file(path).unlink(missing_ok=True)
+    for source, target in ((draft, path), (_index_file(draft), _index_file(path))):
         source.chmod(0o666 & ~umask)  # MindRecord leaves 0600
         source.replace(target)
 
@@ -267,8 +276,8 @@ def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _check_file(path: Path, header: dict[str, Any], metadata: dict[str, Any]) -> None:
-    if not index_file(path).is_file():
-        raise UserError(f"{path}: {index_file(path).name} is missing beside it: copy it too, or encode again")
+    if not _index_file(path).is_file():
+        raise UserError(f"{path}: {_index_file(path).name} is missing beside it: copy it too, or encode again")
     name = header["shard_addresses"][0]
     if name != path.name:
         raise UserError(f"{path}: was written as {name}, and a MindRecord cannot be renamed; call it {name} again")
@@ -305,6 +314,33 @@ def _sorted_ids(path: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]
     if repeats.any():
         raise UserError(f"{path}: id {ids[order[int(repeats.argmax())]]!r} comes twice; keep one row of it")
     return encoded, order
+
+
+def _map(path: Path) -> np.ndarray:
+    # As a plain array: indexing np.memmap is slower and gives np.memmap again.
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
+class _RowFile:
+    """The rows [n, k] of a file, read by their numbers.
+
+    Not mapped into memory: around each row that is touched the kernel maps (and, cold, reads) far more than the row,
+    measured at 300 MB for 256 rows of 1 kB.
+    """
+
+    def __init__(self, path: Path, count: int, dim: int, dtype: str):
+        self._dim, self._dtype = dim, np.dtype(dtype)
+        self._row_bytes = dim * self._dtype.itemsize
+        if path.stat().st_size != count * self._row_bytes:
+            raise ValueError(f"{path} does not hold {count} rows of {self._row_bytes} bytes")
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        rows = np.empty((len(numbers), self._dim), self._dtype)
+        for row, number in zip(rows, numbers.tolist()):
+            os.preadv(self._descriptor, [row], number * self._row_bytes)
+        return rows
 
 
 def _user_cache() -> Path:
@@ -346,16 +382,12 @@ def _remove_stale_caches(path: Path, name: str) -> None:
 
 
 def _write_arrays(path: Path, metadata: dict[str, Any], folder: Path) -> None:
-    shape, dtype = (metadata["count"], metadata["dim"]), np.dtype(metadata["dtype"])
     ids: list[str] = []
     text_ids: list[int] = []
-    with (folder / "embeddings.npy").open("wb") as file:
-        # Appended rather than mapped: on a full disk a write fails, where a mapped page kills the process.
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+    with (folder / "embeddings").open("wb") as file:
         for records in _read_records(path):
             block_ids = [record["id"] for record in records]
-            rows = np.stack([record["embedding"] for record in records]).view(dtype)
+            rows = np.stack([record["embedding"] for record in records]).view(metadata["dtype"])
             _check_rows(path, block_ids, rows)
             rows.tofile(file)
             ids += block_ids

@@ -24,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from ..errors import UserError
+from mindspore_gpt4image.errors import UserError
 
 _MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
