@@ -107,10 +107,6 @@ class EmbeddingStore:
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Embeddings, float32 [n, k], and text ids, int64 [n], at row numbers that `locate` found."""
-        return self._embeddings[rows].astype(np.float32), self._text_ids[rows]
-
-    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Embeddings float32 [n, k] and text ids int64 [n] of row numbers, as `locate` gives them."""
         return self._embeddings.read(rows).astype(np.float32), self._text_ids[rows]
 
     def check_descriptions(self, sha256: str, text: str) -> None:
