@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, nn
 
 from mindspore_gpt4image.errors import UserError
@@ -123,7 +124,13 @@ def load_parameters(target: dict[str, Parameter], values: dict[str, Parameter], 
         for name, parameter in target.items()
         if name in values and tuple(values[name].shape) != tuple(parameter.shape)
     ]
-    for title, names in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shaped)):
+    wrong = [name for name, value in values.items() if not np.isfinite(value.asnumpy()).all()]
+    for title, names in (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("mis-shaped", shaped),
+        ("not finite", sorted(wrong)),
+    ):
         if names:
             faults.append(f"{title}: {', '.join(names)}")
     if faults:

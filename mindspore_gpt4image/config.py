@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Optional
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -223,7 +223,7 @@ def _read_yaml(path: Path, faults: list[str], seen: tuple[Path, ...]) -> list[_E
         raise UserError(f"config {path}{line}: no valid YAML ({getattr(error, 'problem', None) or error})") from error
     if root is None:
         return []
-    if not isinstance(root, yaml.MappingNode):
+    if root.tag != "tag:yaml.org,2002:map":
         raise UserError(f"config {path}: must be a mapping of keys to values")
     entries = _walk(root, "", path, faults)
     own = [entry for entry in entries if entry.key != "base"]
@@ -246,7 +246,7 @@ def _walk(node: yaml.MappingNode, prefix: str, path: Path, faults: list[str]) ->
             if name in names:
                 faults.append(f"{where}: {prefix}{name} stands here for the second time")
             names.add(name)
-            if isinstance(value_node, yaml.MappingNode):
+            if value_node.tag == "tag:yaml.org,2002:map":
                 entries += _walk(value_node, f"{prefix}{name}.", path, faults)
             else:
                 entries.append(_Entry(prefix + name, loader.construct_object(value_node, deep=True), where))
@@ -278,8 +278,9 @@ def _resolve(entries: list[_Entry], faults: list[str], source: str) -> Config:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         faults.append(f"{source}: {str(error).splitlines()[0]}")
+    missing = OmegaConf.missing_keys(config)
     for key, item in known.items():
-        if OmegaConf.is_missing(config, key):
+        if key in missing:
             if not any(key in fault for fault in faults):
                 faults.append(f"{source}: {key} is required: {item.metadata['help']}")
         else:
