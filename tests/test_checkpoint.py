@@ -1,5 +1,7 @@
 """Checkpoints: what is written is read back, and nothing else is accepted."""
 
+from pathlib import Path
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -72,7 +74,10 @@ def test_every_misfit_is_listed_and_nothing_is_loaded():
     with pytest.raises(UserError) as error:
         load_parameters(weights(network), values, "x.ckpt")
     text = str(error.value)
-    assert "missing: classifier.bias; unexpected: stranger; mis-shaped: projection.weight (5, 4) instead of (4, 256)" in text
+    assert (
+        "missing: classifier.bias; unexpected: stranger; mis-shaped: projection.weight (5, 4) instead of (4, 256)"
+        in text
+    )
     assert all((before[name] == value.asnumpy()).all() for name, value in weights(network).items())
 
 
@@ -115,7 +120,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_rubbish(saved, monkeypatch
     before = path.read_bytes()
 
     def fail(records, file_name, **options):
-        with open(file_name, "wb") as file:
+        with Path(file_name).open("wb") as file:
             file.write(b"half")
         raise OSError(28, "No space left on device")
 

@@ -30,7 +30,7 @@ def make_images(root: Path, split: str, per_class: int, seed: int = 0) -> list[s
 
 
 def make_store(root: Path, ids: list[str], name: str = "short.mindrecord") -> Path:
-    """Write descriptions of `ids` and a store of random unit vectors, one a text; every fourth text is the one before."""
+    """Write descriptions of `ids` and a store of random unit vectors. Every fourth text repeats the one before."""
     random = np.random.default_rng(1)
     text_ids = [n - (n % 4 == 3) for n in range(len(ids))]
     vectors = random.standard_normal((len(ids), TEXT_DIM))[text_ids]

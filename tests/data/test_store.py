@@ -351,9 +351,12 @@ def test_bytes_that_do_not_match_the_dimension(path):
     )
 
 
-def test_count_that_does_not_match(path):
-    write_float32(path, ["train/a", "train/b"], unit_rows(2, 4), count=3)
-    assert refusal(EmbeddingStore.open, path) == f"{path}: holds 2 rows, but its metadata says 3; encode again"
+@pytest.mark.parametrize(("rows", "count"), [(2, 3), (2, 1), (0, 0)])
+def test_count_that_does_not_match(path, rows, count):
+    write_float32(path, ["train/a", "train/b"][:rows], unit_rows(rows, 4), count=count)
+    assert (
+        refusal(EmbeddingStore.open, path) == f"{path}: holds {rows} rows, and its metadata says {count}; encode again"
+    )
 
 
 def test_id_that_comes_twice(path):

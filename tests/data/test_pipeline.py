@@ -1,0 +1,129 @@
+"""Batches: every image once, in an order of ours, with the pixels that anyone can repeat."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_data import SIDE, make_images
+
+from mindspore_gpt4image.data.pipeline import (
+    Augmentation,
+    epoch_order,
+    evaluation_batches,
+    steps_per_epoch,
+    train_batches,
+)
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.preprocessing import EvalTransform
+
+PLAIN = Augmentation(SIDE, crop="none", flip=0.0)
+RANDOM = Augmentation(SIDE, crop="padded", flip=0.5, color_jitter=0.3)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    make_images(root, "train", 9)
+    return list_split(root, "train")
+
+
+def read(images, position):
+    return np.asarray(Image.open(images.path(position)).convert("RGB"))
+
+
+def collect(batches):
+    pixels, positions = zip(*batches)
+    return np.concatenate(pixels), np.concatenate(positions)
+
+
+def test_no_image_comes_twice_and_only_the_remainder_is_left_out():
+    order = epoch_order(27, 4, seed=3, epoch=0)
+    assert len(order) == 24
+    assert len(set(order.tolist())) == 24
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    assert (epoch_order(27, 4, 3, 0) == epoch_order(27, 4, 3, 0)).all()
+    assert (epoch_order(27, 4, 3, 0) != epoch_order(27, 4, 3, 1)).any()
+    assert (epoch_order(27, 4, 3, 0) != epoch_order(27, 4, 4, 0)).any()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_see_together_what_one_process_sees(ranks):
+    joined = epoch_order(100, 4 * ranks, seed=1, epoch=2).reshape(-1, ranks, 4)
+    for rank in range(ranks):
+        part = epoch_order(100, 4, seed=1, epoch=2, rank=rank, world_size=ranks)
+        assert (part.reshape(-1, 4) == joined[:, rank]).all()
+
+
+def test_too_few_images_for_one_batch_are_refused():
+    with pytest.raises(UserError, match=r"batch_size=16 on 2 rank\(s\) needs 32 images, the train split has 27"):
+        steps_per_epoch(27, 16, 2)
+
+
+def test_plain_pixels_are_those_of_the_files_in_the_given_order(images):
+    order = epoch_order(len(images), 4, seed=0, epoch=0)
+    pixels, positions = collect(train_batches(images, order, PLAIN, 4, seed=1, workers=2))
+    assert (positions == order).all()
+    assert pixels.dtype == np.uint8
+    assert all((pixel == read(images, position)).all() for pixel, position in zip(pixels, positions))
+
+
+def test_augmented_pixels_repeat_for_the_seed_alone(images):
+    order = epoch_order(len(images), 4, seed=0, epoch=0)
+    one, two, other = (collect(train_batches(images, order, RANDOM, 4, seed, workers=2))[0] for seed in (1, 1, 2))
+    assert (one == two).all()
+    assert (one != other).any()
+
+
+def test_flips_and_shifts_are_independent(tmp_path):
+    """A picture with one bright pixel shows its shift and its flip: all four combinations of left/right come."""
+    folder = tmp_path / "train" / "a"
+    folder.mkdir(parents=True)
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    pixels[8, 4] = 255
+    for number in range(400):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    images = list_split(tmp_path, "train")
+    augmentation = Augmentation(SIDE, crop="padded", flip=0.5, padding=3)
+    seen, _ = collect(train_batches(images, np.arange(400), augmentation, 40, seed=5, workers=2))
+    column = seen.sum(axis=(1, 3)).argmax(axis=1)
+    flipped = column > 7
+    shift = np.where(flipped, SIDE - 1 - column, column) - 4
+    assert abs(flipped.mean() - 0.5) < 0.1
+    assert abs(np.corrcoef(flipped, shift)[0, 1]) < 0.15
+    assert set(shift.tolist()) == set(range(-3, 4))
+
+
+@pytest.mark.parametrize("crop", ["random_resized", "padded", "none"])
+def test_every_crop_gives_the_network_s_size(images, crop):
+    augmentation = Augmentation(12, crop=crop, interpolation="bicubic")
+    pixels, _ = next(train_batches(images, np.arange(4), augmentation, 4, seed=0, workers=1))
+    assert pixels.shape == (4, 12, 12, 3)
+
+
+def test_an_image_that_breaks_in_training_is_named(tmp_path):
+    make_images(tmp_path, "train", 3)
+    path = tmp_path / "train" / "green" / "01.png"
+    path.write_bytes(path.read_bytes()[:60])
+    images = list_split(tmp_path, "train")
+    with pytest.raises(UserError, match="green/01.png"):
+        list(train_batches(images, np.arange(9), PLAIN, 3, seed=0, workers=2))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 13, 27, 40])
+def test_evaluation_sees_every_image_once_whatever_the_batch(images, batch_size):
+    transform = EvalTransform(resize=SIDE, crop=12)
+    batches = list(evaluation_batches(images, np.arange(len(images)), transform, batch_size, workers=2))
+    assert {pixels.shape for pixels, _ in batches} == {(batch_size, 12, 12, 3)}
+    pixels = np.concatenate([pixels[: len(rows)] for pixels, rows in batches])
+    assert np.concatenate([rows for _, rows in batches]).tolist() == list(range(27))
+    assert all((pixels[n] == read(images, n)[2:14, 2:14]).all() for n in range(27))
+
+
+def test_evaluation_names_an_image_it_cannot_read(tmp_path):
+    make_images(tmp_path, "val", 2)
+    (tmp_path / "val" / "red" / "00.png").write_bytes(b"")
+    images = list_split(tmp_path, "val")
+    with pytest.raises(UserError, match="red/00.png"):
+        list(evaluation_batches(images, np.arange(6), EvalTransform(SIDE, SIDE), 4, workers=2))

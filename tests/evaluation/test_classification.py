@@ -1,0 +1,75 @@
+"""Accuracy is exact for any batch size, and counts no padding."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import Tensor, nn
+from PIL import Image
+from tiny_data import CLASSES, SIDE, make_images
+
+from mindspore_gpt4image.evaluation.classification import Predictions, log_softmax, predict
+from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.preprocessing import EvalTransform
+
+
+class MeanColour(nn.Cell):
+    """Scores the classes blue, green, red by the mean of their channel, so the right answer is known."""
+
+    def construct(self, images):
+        return images.astype(ms.float32).mean(axis=(1, 2))[:, ::-1] / 50
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    make_images(root, "val", 9)
+    # One picture in the wrong folder: 26 of 27 are right.
+    (root / "val" / "red" / "00.png").write_bytes((root / "val" / "blue" / "00.png").read_bytes())
+    return list_split(root, "val")
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 26, 27, 64])
+def test_counts_do_not_depend_on_the_batch_size(images, batch_size):
+    predictions = predict(MeanColour(), images, EvalTransform(SIDE, SIDE), batch_size, workers=2)
+    assert predictions.correct().sum() == 26
+    assert predictions.accuracy(1) == pytest.approx(100 * 26 / 27)
+    assert predictions.accuracy(5) == 100.0
+    assert [row["correct"] for row in predictions.per_class()] == [9, 9, 8]
+
+
+def test_the_file_names_every_image_and_class(images):
+    result = predict(MeanColour(), images, EvalTransform(SIDE, SIDE), 8, workers=1).to_dict()
+    assert result["k"] == 3
+    wrong = [row for row in result["predictions"] if row["predicted"][0] != row["class"]]
+    assert [(row["id"], row["class"], row["predicted"][0]) for row in wrong] == [("val/red/00.png", "red", "blue")]
+    assert all(sum(row["probabilities"]) == pytest.approx(1, abs=1e-5) for row in result["predictions"])
+    assert [row["class"] for row in result["classes"]] == sorted(CLASSES)
+
+
+def test_cross_entropy_is_the_mean_over_the_images(images):
+    predictions = predict(MeanColour(), images, EvalTransform(SIDE, SIDE), 8, workers=1)
+    losses = []
+    for position, label in enumerate(images.labels):
+        pixels = EvalTransform(SIDE, SIDE)(Image.open(images.path(position)).convert("RGB"))
+        scores = MeanColour()(Tensor(pixels[None])).asnumpy()[0].astype(np.float64)
+        losses.append(np.log(np.exp(scores).sum()) - scores[label])
+    assert predictions.cross_entropy == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+def test_equal_scores_go_to_the_first_class(images):
+    predictions = Predictions(
+        images, np.zeros((27, 1), np.int32), np.ones((27, 1), np.float32), np.zeros(27, np.float32)
+    )
+    assert predictions.accuracy() == pytest.approx(100 * 9 / 27)
+
+
+def test_log_softmax_of_huge_logits_is_finite():
+    scores = log_softmax(np.array([[1e4, 0.0], [-1e4, 1e4]], np.float32))
+    assert scores.tolist() == [[0.0, -1e4], [-2e4, 0.0]]
+
+
+def test_a_class_without_images_has_no_accuracy(images, tmp_path):
+    make_images(tmp_path, "val", 1)
+    some = list_split(tmp_path, "val", classes=("blue", "green", "none", "red"))
+    predictions = Predictions(some, some.labels[:, None], np.ones((3, 1), np.float32), np.zeros(3, np.float32))
+    assert predictions.per_class()[2] == {"class": "none", "images": 0, "correct": 0, "top1": None}
