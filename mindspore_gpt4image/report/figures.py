@@ -1,0 +1,100 @@
+"""Figures of a comparison: curves over epochs, and every seed's result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mindspore_gpt4image.files import replacing
+from mindspore_gpt4image.report.comparison import Comparison
+from mindspore_gpt4image.runs import Group
+
+# Okabe and Ito's colours, which colour-blind people can tell apart.
+_COLOURS = {"baseline": "#4d4d4d", "aligned": "#0072b2", "control": "#d55e00"}
+_MORE_COLOURS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_INK, _GRID = "#333333", "#e5e5e5"
+_DPI = 160
+
+
+def colours(groups: Sequence[Group]) -> dict[str, str]:
+    """A colour for each group's label; an arm keeps its own where it has one group."""
+    found, more = {}, 0
+    for group in groups:
+        if _COLOURS[group.arm] not in found.values():
+            found[group.label] = _COLOURS[group.arm]
+        else:
+            found[group.label] = _MORE_COLOURS[more % len(_MORE_COLOURS)]
+            more += 1
+    return found
+
+
+def curves(comparison: Comparison) -> Figure:
+    """Cross-entropy, alignment loss and validation top-1 over epochs: mean over seeds, range of the seeds as a band."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    groups = comparison.groups
+    with_texts = [group for group in groups if group.arm != "baseline"]
+    losses, top1, *rest = figure.subplots(1, 3 if with_texts else 2)
+    for group in groups:
+        colour = colours(groups)[group.label]
+        _curve(losses, group, "train_ce", colour, label=group.label)
+        _curve(losses, group, "val_ce", colour, linestyle="--")
+        _curve(top1, group, "val_top1", colour)
+    _style(losses, "Cross-entropy (dashed: validation)", "epoch")
+    _style(top1, "Validation top-1 (%)", "epoch")
+    for alignment in rest:
+        for group in with_texts:
+            _curve(alignment, group, "train_align", colours(groups)[group.label])
+        _style(alignment, "Alignment loss, training", "epoch")
+    figure.legend(loc="outside lower center", ncols=len(comparison.groups), frameon=False, fontsize=10)
+    return figure
+
+
+def results(comparison: Comparison) -> Figure:
+    """Top-1 of every run; the runs of one seed are joined by a line, and a bar marks an arm's mean."""
+    figure = Figure(figsize=(1.6 + 1.5 * len(comparison.groups), 3.6), layout="constrained")
+    axes = figure.subplots()
+    values = [{run.seed: run.evaluation["top1"] for run in group.runs} for group in comparison.groups]
+    for seed in comparison.seeds:
+        points = [(x, found[seed]) for x, found in enumerate(values) if seed in found]
+        axes.plot(*zip(*points), color="#bbbbbb", linewidth=1, zorder=1)
+    for x, (group, found) in enumerate(zip(comparison.groups, values)):
+        colour = colours(comparison.groups)[group.label]
+        mean = np.mean(list(found.values()))
+        axes.scatter([x] * len(found), found.values(), color=colour, s=34, edgecolor="white", linewidth=0.8, zorder=3)
+        axes.hlines(mean, x - 0.22, x + 0.22, color=colour, linewidth=2.5, zorder=2)
+        axes.annotate(
+            f"{mean:.1f}", (x + 0.26, mean), color=colour, va="center", fontsize=10, fontweight="bold", zorder=4
+        )
+    axes.set_xticks(range(len(values)), [group.label.replace(", ", "\n") for group in comparison.groups])
+    axes.set_xlim(-0.5, len(values) - 0.3)
+    _style(axes, f"Top-1 on {comparison.split} (%), one dot a seed")
+    return figure
+
+
+def save_png(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI)
+
+
+def _curve(axes: Axes, group: Group, key: str, colour: str, **style: str) -> None:
+    epochs = [line["epoch"] for line in group.runs[0].metrics]
+    values = np.array([[line[key] for line in run.metrics] for run in group.runs])
+    axes.plot(epochs, values.mean(axis=0), color=colour, linewidth=1.8, marker=".", markersize=4, **style)
+    axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+
+
+def _style(axes: Axes, title: str, xlabel: str | None = None) -> None:
+    axes.set_title(title, loc="left", fontsize=11, color=_INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_INK, labelsize=9)
+    if xlabel:
+        axes.set_xlabel(xlabel, color=_INK, fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
