@@ -278,8 +278,8 @@ def _check_file(path: Path, header: dict[str, Any], metadata: dict[str, Any]) ->
     if name != path.name:
         raise UserError(f"{path}: was written as {name}, and a MindRecord cannot be renamed; call it {name} again")
     # MindSpore itself reads the rows that are left of a file that was cut short, and says nothing.
-    pages = (page["page_id"] * header["page_size"] + page["page_size"] for page in header["page"])
-    size, whole = path.stat().st_size, header["header_size"] + max(pages)
+    pages = (page["page_id"] * header["page_size"] + page["page_size"] for page in header["page"] or ())
+    size, whole = path.stat().st_size, header["header_size"] + max(pages, default=0)
     if size < whole:
         raise UserError(f"{path}: was cut short: {size} of {whole} bytes are there; copy it or encode again")
     schema = header["schema"][0]["schema"]
@@ -388,8 +388,8 @@ def _write_arrays(path: Path, metadata: dict[str, Any], folder: Path) -> None:
             rows.tofile(file)
             ids += block_ids
             text_ids += [record["text_id"] for record in records]
-    if len(ids) != metadata["count"]:
-        raise UserError(f"{path}: holds {len(ids)} rows, but its metadata says {metadata['count']}; encode again")
+    if not ids or len(ids) != metadata["count"]:
+        raise UserError(f"{path}: holds {len(ids)} rows, and its metadata says {metadata['count']}; encode again")
     encoded, order = _sorted_ids(path, ids)
     np.save(folder / "ids.npy", encoded)
     np.save(folder / "order.npy", order)

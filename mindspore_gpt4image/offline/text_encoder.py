@@ -73,7 +73,7 @@ class TextEncoder:
         source = _source(name)
         try:
             config = AutoConfig.from_pretrained(source)
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = _load_tokenizer(name, source)
             if config.model_type in ("clip", "clip_text_model"):
                 model, pool, dim, positions = _clip(name, source, config, tokenizer)
             else:
@@ -92,8 +92,9 @@ class TextEncoder:
             list(texts), padding=True, truncation=True, max_length=self.context_length, return_tensors="pt"
         ).to(self._model.device)
         pooled = self._pool(self._model(**tokens).last_hidden_state, tokens)
-        # In float64, where no square of a float32 overflows; on the host, because NPUs have no float64.
-        return torch.nn.functional.normalize(pooled.cpu().double(), dim=-1).float().numpy()
+        # In float64 the square of no float32 overflows or vanishes; on the host, because NPUs have no float64.
+        pooled = pooled.cpu().double()
+        return torch.nn.functional.normalize(pooled, dim=-1, eps=torch.finfo(pooled.dtype).tiny).float().numpy()
 
     def token_counts(self, texts: Sequence[str]) -> np.ndarray:
         """How many tokens each whole text has, int64 [n]; above `context_length` it will be cut."""
@@ -135,10 +136,10 @@ def _clip(name: str, source: str, config: PretrainedConfig, tokenizer: PreTraine
 def _mean_pooling(name: str, source: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase):
     if config.is_encoder_decoder or hasattr(config, "vision_config") or tokenizer.pad_token is None:
         raise UserError(f"text encoder {name}: is a {config.model_type}; give a CLIP or a BERT-like model")
-    pooling = _sentence_transformers_file(source, "1_Pooling/config.json")
+    pooling = _read_json(source, "1_Pooling/config.json")
     if pooling.get("pooling_mode", "mean") != "mean" or not pooling.get("pooling_mode_mean_tokens", True):
         raise UserError(f"text encoder {name}: was not trained with mean pooling; give a model that was, or a CLIP")
-    limits = _sentence_transformers_file(source, "sentence_bert_config.json")
+    limits = _read_json(source, "sentence_bert_config.json")
     model = _load_weights(name, AutoModel, source, config)
     positions = limits.get("max_seq_length") or getattr(config, "max_position_embeddings", tokenizer.model_max_length)
     return model, mean_pooling, config.hidden_size, positions
@@ -153,12 +154,26 @@ def _load_weights(name: str, kind: type, source: str, config: PretrainedConfig) 
     return model
 
 
-def _sentence_transformers_file(source: str, file: str) -> dict[str, Any]:
-    """A configuration file that only models of sentence-transformers have; empty for the others."""
+def _load_tokenizer(name: str, source: str) -> PreTrainedTokenizerBase:
+    """Like `from_pretrained`, but missing files are an error and not a tokenizer that knows no words."""
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    files = sorted(tokenizer.vocab_files_names.values())
+    if not any(_find(source, file) for file in files):
+        raise UserError(f"text encoder {name}: has no tokenizer; add its files ({', '.join(files)})")
+    return tokenizer
+
+
+def _read_json(source: str, file: str) -> dict[str, Any]:
+    """A configuration file of sentence-transformers; empty where a model has none."""
+    path = _find(source, file)
+    return json.loads(path.read_text(encoding="utf-8")) if path else {}
+
+
+def _find(source: str, file: str) -> Path | None:
     try:
-        return json.loads(Path(cached_file(source, file)).read_text(encoding="utf-8"))
+        return Path(cached_file(source, file))
     except OSError:
-        return {}
+        return None
 
 
 def _source(name: str) -> str:

@@ -45,7 +45,8 @@ def write_mindrecord(path, rows, embedding, metadata):
     writer = FileWriter(str(path))
     text = metadata if isinstance(metadata, str) else json.dumps(metadata)
     writer.add_schema({"id": {"type": "string"}, "text_id": {"type": "int64"}, "embedding": embedding}, text)
-    writer.write_raw_data([{"id": id, "text_id": 0, "embedding": row} for id, row in rows])
+    for id, row in rows:
+        writer.write_raw_data([{"id": id, "text_id": 0, "embedding": row}])
     writer.commit()
 
 
@@ -80,6 +81,9 @@ def shared_folder():
     """A folder that every user can read; those of tmp_path are private."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
+    with as_nobody():
+        if not os.path.isdir(folder):  # noqa: PTH112 (Path.is_dir would raise)
+            pytest.skip("temporary folders are private here")
     yield folder
     folder.chmod(0o755)
     shutil.rmtree(folder)
