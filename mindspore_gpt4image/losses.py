@@ -20,15 +20,22 @@ ALIGNMENTS = ("infonce", "clip", "cosine", "none")
 
 # Stands for minus infinity where a pair is left out: -inf would make 0 · inf = NaN in the text-to-image surrogate.
 EXCLUDED = -1e30
-# Below this squared length a vector counts as zero: it stays as it is, and its gradient stays finite.
-SMALLEST_SQUARED_NORM = 1e-24
+# A vector without a larger entry counts as zero: it stays as it is, and its gradient stays finite.
+SMALLEST_ENTRY = 1e-12
 
 
 def normalize(x: Tensor) -> Tensor:
-    """Rows of x, [B, k] of any float type, divided by their L2 norm, in float32. A zero row stays zero."""
+    """Rows of x, [B, k] of any float type, divided by their L2 norm, in float32. A zero row stays zero.
+
+    Rows are divided by their largest entry first, a constant that changes neither the result nor the gradient:
+    the squares of long vectors would overflow, and above a norm of 1e12 the cube in rsqrt's gradient underflows.
+    """
     x = x.astype(mstype.float32)
-    squared_norm = (x * x).sum(axis=1, keepdims=True)
-    return x * ops.rsqrt(ops.where(squared_norm > SMALLEST_SQUARED_NORM, squared_norm, ops.ones_like(squared_norm)))
+    largest = ops.stop_gradient(x).abs().max(axis=1, keepdims=True)
+    is_zero = largest < SMALLEST_ENTRY
+    one = ops.ones_like(largest)
+    x = x / ops.where(is_zero, one, largest)
+    return x * ops.rsqrt(ops.where(is_zero, one, (x * x).sum(axis=1, keepdims=True)))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
