@@ -28,20 +28,22 @@ def main() -> None:
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
 
-    from transformers.utils import logging
-
     from mindspore_gpt4image.offline.encode import encode_descriptions, is_encoded
-    from mindspore_gpt4image.offline.text_encoder import TextEncoder
 
-    # transformers would list the vision half of a CLIP as unexpected weights.
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     output = arguments.output
     if is_encoded(output, arguments.descriptions, arguments.text, arguments.encoder, arguments.dtype):
         print(f"{output}: is there already, from the same descriptions, text and encoder")
         return
     if output.exists():
         print(f"{output}: was made from something else or is not whole; replacing it")
+
+    from transformers.utils import logging
+
+    from mindspore_gpt4image.offline.text_encoder import TextEncoder
+
+    # transformers would list the vision half of a CLIP as unexpected weights.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     encoder = TextEncoder.load(arguments.encoder, arguments.device)
     encoding = encode_descriptions(
         arguments.descriptions,

@@ -278,8 +278,8 @@ def _check_file(path: Path, header: dict[str, Any], metadata: dict[str, Any]) ->
     if name != path.name:
         raise UserError(f"{path}: was written as {name}, and a MindRecord cannot be renamed; call it {name} again")
     # MindSpore itself reads the rows that are left of a file that was cut short, and says nothing.
-    pages = (page["page_id"] * header["page_size"] + page["page_size"] for page in header["page"] or ())
-    size, whole = path.stat().st_size, header["header_size"] + max(pages, default=0)
+    ends = (page["page_id"] * header["page_size"] + page["page_size"] for page in header["page"] or ())
+    size, whole = path.stat().st_size, max((header["header_size"] + end for end in ends), default=0)
     if size < whole:
         raise UserError(f"{path}: was cut short: {size} of {whole} bytes are there; copy it or encode again")
     schema = header["schema"][0]["schema"]

@@ -6,15 +6,17 @@ import importlib.metadata
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from mindspore_gpt4image.data.store import check_destination, check_file, read_metadata, write_store
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.offline.text_encoder import TextEncoder
 from mindspore_gpt4image.sources.descriptions import file_sha256, read_descriptions
+
+if TYPE_CHECKING:
+    from mindspore_gpt4image.offline.text_encoder import TextEncoder
 
 _BLOCK = 4096
 
