@@ -57,8 +57,8 @@ def encode_descriptions(
     check_destination(output, encoder.dim, dtype)
     text_of = read_descriptions(descriptions, text)
     texts = list(dict.fromkeys(text_of.values()))
-    number = {text: i for i, text in enumerate(texts)}
-    text_ids = np.array([number[text] for text in text_of.values()], np.int64)
+    number = {each: i for i, each in enumerate(texts)}
+    text_ids = np.array([number[each] for each in text_of.values()], np.int64)
 
     start = time.perf_counter()
     token_counts = np.concatenate([encoder.token_counts(texts[i : i + _BLOCK]) for i in range(0, len(texts), _BLOCK)])
