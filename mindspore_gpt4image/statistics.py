@@ -79,6 +79,8 @@ def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -
     mean, deviation = mean_and_deviation(values)
     if deviation is None:
         return PairedDifference(1, mean, None, None, None)
+    # Accuracies are quotients: equal differences may still differ in their last bits.
+    deviation = 0.0 if deviation < 1e-9 else deviation
     half = critical_t(len(values)) * deviation / math.sqrt(len(values))
     interval = mean - half, mean + half
     return PairedDifference(len(values), mean, deviation, interval, detectable_difference(deviation, len(values)))

@@ -20,12 +20,14 @@ def main() -> None:
 
     from mindspore_gpt4image.files import atomic_write
     from mindspore_gpt4image.report.comparison import HOW_TO_READ, compare
-    from mindspore_gpt4image.report.markdown import render_markdown
+    from mindspore_gpt4image.report.pages import render_html, render_markdown
     from mindspore_gpt4image.runs import group_runs, read_run
 
     comparison = compare(group_runs([read_run(run, arguments.split) for run in arguments.runs]), arguments.split)
     text = render_markdown("comparison.md.j2", comparison=comparison, how_to_read=HOW_TO_READ)
+    page = render_html("comparison.html.j2", comparison, how_to_read=HOW_TO_READ)
     atomic_write(arguments.output / "compare.md", text)
+    atomic_write(arguments.output / "compare.html", page)
     print(text)
 
 

@@ -23,8 +23,8 @@ WORST_CLASSES = 12
 # In a pair the later one is the one that hopes to be better.
 CLAIMS = ("baseline", "control", "aligned")
 HOW_TO_READ = (
-    "The interval over seeds is a paired t interval: other seeds, same images. The interval over images is a bootstrap: "
-    "other images, same runs. The last column is the true difference that so many seeds show with a probability of "
+    "The interval over seeds is a paired t interval: other seeds, same images. That over images is a bootstrap: other "
+    "images, same runs. The last column is the true difference that so many seeds show with a probability of "
     "80%. Each interval is for its pair alone; the verdicts go by the interval over seeds."
 )
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mindspore_gpt4image.files import replacing
 from mindspore_gpt4image.report.comparison import Comparison
 from mindspore_gpt4image.runs import Group
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = {"baseline": "#4d4d4d", "aligned": "#0072b2", "control": "#d55e00"}
 _MORE_COLOURS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_OUTCOMES = {"better": "#0072b2", "worse": "#d55e00", "none": "#4d4d4d", "undecided": "#999999"}
 _INK, _GRID = "#333333", "#e5e5e5"
 _DPI = 160
 
@@ -55,9 +55,25 @@ def curves(comparison: Comparison) -> Figure:
 
 
 def results(comparison: Comparison) -> Figure:
-    """Top-1 of every run; the runs of one seed are joined by a line, and a bar marks an arm's mean."""
-    figure = Figure(figsize=(1.6 + 1.5 * len(comparison.groups), 3.6), layout="constrained")
-    axes = figure.subplots()
+    """Top-1 of every run, the runs of one seed joined by a line; beside it the differences with their intervals."""
+    figure = Figure(figsize=(11, 1.8 + 0.6 * max(3, len(comparison.pairs))), layout="constrained")
+    if comparison.pairs:
+        dots, intervals = figure.subplots(1, 2, width_ratios=[1, 1.1])
+        _intervals(intervals, comparison)
+    else:
+        dots = figure.subplots()
+    _dots(dots, comparison)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=_DPI, format="png")
+    return file.getvalue()
+
+
+def _dots(axes: Axes, comparison: Comparison) -> None:
     values = [{run.seed: run.evaluation["top1"] for run in group.runs} for group in comparison.groups]
     for seed in comparison.seeds:
         points = [(x, found[seed]) for x, found in enumerate(values) if seed in found]
@@ -67,19 +83,32 @@ def results(comparison: Comparison) -> Figure:
         mean = np.mean(list(found.values()))
         axes.scatter([x] * len(found), found.values(), color=colour, s=34, edgecolor="white", linewidth=0.8, zorder=3)
         axes.hlines(mean, x - 0.22, x + 0.22, color=colour, linewidth=2.5, zorder=2)
-        axes.annotate(
-            f"{mean:.1f}", (x + 0.26, mean), color=colour, va="center", fontsize=10, fontweight="bold", zorder=4
-        )
-    axes.set_xticks(range(len(values)), [group.label.replace(", ", "\n") for group in comparison.groups])
+        axes.annotate(f"{mean:.1f}", (x + 0.26, mean), color=colour, va="center", fontsize=10, fontweight="bold")
+    axes.set_xticks(range(len(values)), [_wrapped(group.label) for group in comparison.groups])
     axes.set_xlim(-0.5, len(values) - 0.3)
-    _style(axes, f"Top-1 on {comparison.split} (%), one dot a seed")
-    return figure
+    _style(axes, f"Top-1 on {comparison.split} (%): a dot a seed, a bar their mean")
 
 
-def save_png(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI)
+def _intervals(axes: Axes, comparison: Comparison) -> None:
+    """Thick: 95% over seeds; thin: 95% over images."""
+    names = []
+    for y, pair in enumerate(comparison.pairs):
+        names.append(_wrapped(f"{pair.second.label}\n− {pair.first.label}"))
+        if pair.difference is None:
+            continue
+        colour = _OUTCOMES[pair.outcome]
+        axes.plot(pair.difference.mean, y, "o", color=colour, markersize=7, zorder=3)
+        axes.plot(pair.images, (y + 0.2, y + 0.2), color="#999999", linewidth=1.2)
+        if pair.difference.interval:
+            axes.plot(pair.difference.interval, (y, y), color=colour, linewidth=3, solid_capstyle="butt")
+    axes.axvline(0, color=_INK, linewidth=1, zorder=0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    _style(axes, "Difference in top-1 (points), 95% over seeds (thick), images (thin)", grid="x")
+
+
+def _wrapped(label: str) -> str:
+    return label.replace(", ", "\n")
 
 
 def _curve(axes: Axes, group: Group, key: str, colour: str, **style: str) -> None:
@@ -89,10 +118,10 @@ def _curve(axes: Axes, group: Group, key: str, colour: str, **style: str) -> Non
     axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
 
 
-def _style(axes: Axes, title: str, xlabel: str | None = None) -> None:
+def _style(axes: Axes, title: str, xlabel: str | None = None, grid: str = "y") -> None:
     axes.set_title(title, loc="left", fontsize=11, color=_INK)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.grid(axis=grid, color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=_INK, labelsize=9)
     if xlabel:

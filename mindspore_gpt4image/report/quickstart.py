@@ -1,19 +1,23 @@
-"""Write the report of a quickstart: report.md with its figures."""
+"""Write the report of a quickstart: report.md with its figures, and report.html, one page to show around."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mindspore_gpt4image.data.store import read_metadata
+from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.errors import UserError, run_command
-from mindspore_gpt4image.files import atomic_write
+from mindspore_gpt4image.files import atomic_write, replacing
 from mindspore_gpt4image.report.comparison import HOW_TO_READ, Comparison, compare
-from mindspore_gpt4image.report.figures import curves, results, save_png
-from mindspore_gpt4image.report.markdown import render_markdown
+from mindspore_gpt4image.report.embedding_map import embedding_map
+from mindspore_gpt4image.report.figures import curves, png, results
+from mindspore_gpt4image.report.gallery import gallery
+from mindspore_gpt4image.report.pages import render_html, render_markdown
 from mindspore_gpt4image.runs import ARMS, group_runs, read_run
 from mindspore_gpt4image.sources.descriptions import read_descriptions
+from mindspore_gpt4image.sources.emoji import ATTRIBUTION, DESCRIPTIONS
 from mindspore_gpt4image.sources.image_folder import list_split
 
 SPLIT = "test"
@@ -22,42 +26,37 @@ EXAMPLES = 3
 _HELPS = {
     "better": "Alignment helps: aligned is better than the baseline.",
     "worse": "Alignment does not help here: aligned is worse than the baseline.",
-    "none": "Alignment does not help here, as far as these seeds can tell: aligned and baseline do not differ measurably.",
+    "none": "Alignment does not help here, as far as these seeds tell: no difference to the baseline is measurable.",
     "undecided": "Whether alignment helps cannot be told from these seeds.",
 }
 _CONTENT = {
-    "better": "The content of the texts helps: the right texts are better than shuffled ones.",
-    "worse": "The content of the texts does not help: the right texts are worse than shuffled ones.",
-    "none": "That the content of the texts matters is not measurable: right and shuffled texts do not differ measurably.",
+    "better": "The content of the texts helps: right texts are better than shuffled ones.",
+    "worse": "The content of the texts does not help: right texts are worse than shuffled ones.",
+    "none": "Right texts are not measurably better than shuffled ones.",
     "undecided": "Whether the content of the texts helps cannot be told from these seeds.",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Quickstart:
-    """What the report of a quickstart is about.
+    """What a quickstart left behind.
 
     Attributes:
         folder: holds `<arm>/seed<S>/` and `export/`.
         data: root of the data set.
-        texts: text by image id.
+        config: of an aligned run.
         model: the exported file.
     """
 
     folder: Path
     data: Path
     comparison: Comparison
-    texts: dict[str, str]
+    config: dict[str, Any]
     model: Path
-
-    @property
-    def config(self) -> dict:
-        """Of an aligned run."""
-        return next(group for group in self.comparison.groups if group.arm == "aligned").runs[0].config
 
 
 def read_quickstart(folder: Path, data: Path) -> Quickstart:
-    """Collect the runs, the exported model and the texts.
+    """Collect the runs and the exported model.
 
     Raises:
         UserError: something is missing, unfinished or of another experiment.
@@ -81,45 +80,57 @@ def read_quickstart(folder: Path, data: Path) -> Quickstart:
             f"{export}: holds no exported model; make it: "
             f"python tools/export.py --checkpoint {run} --output {export / 'aligned.mindir'}"
         )
-    texts = read_descriptions(data / "descriptions.jsonl", groups[1].runs[0].config["data"]["text"])
-    return Quickstart(folder, data, compare(groups, SPLIT), texts, models[0])
+    return Quickstart(folder, data, compare(groups, SPLIT), groups[1].runs[0].config, models[0])
 
 
 def conclusions(comparison: Comparison) -> list[str]:
     """What the three arms say together, in sentences; the first says whether alignment helps."""
     helps, content = comparison.pair("baseline", "aligned"), comparison.pair("control", "aligned")
-    return [_HELPS[helps.outcome], _CONTENT[content.outcome]]
+    sentences = [_HELPS[helps.outcome], _CONTENT[content.outcome]]
+    if table := comparison.retrieval_table():
+        share = {arm: cells[-1] for arm, *cells in table.rows}
+        sentences.append(
+            f"Shown a test picture, the aligned network has its text among its best ten in {share['aligned']}% of "
+            f"cases (chance: {share['chance']}%); the baseline cannot look for texts at all."
+        )
+    return sentences
 
 
 def write_report(quickstart: Quickstart) -> None:
-    """Write report.md and its figures into the quickstart's folder."""
-    folder, comparison = quickstart.folder, quickstart.comparison
-    save_png(curves(comparison), folder / "curves.png")
-    save_png(results(comparison), folder / "results.png")
-    atomic_write(folder / "report.md", render_markdown("quickstart.md.j2", **facts(quickstart)))
-
-
-def facts(quickstart: Quickstart) -> dict:
-    """What the report's text needs to know."""
-    config, data = quickstart.config, quickstart.data
+    """Write report.md, its figures and report.html into the quickstart's folder."""
+    folder, data, comparison, config = quickstart.folder, quickstart.data, quickstart.comparison, quickstart.config
     sets = {split: list_split(data, split) for split in ("train", "val", SPLIT)}
     train = sets["train"]
-    # Spread over the classes, and the same in every report.
-    examples = train.ids[:: len(train) // EXAMPLES][:EXAMPLES]
-    return {
-        "folder": quickstart.folder,
-        "data": data,
-        "comparison": quickstart.comparison,
-        "conclusions": conclusions(quickstart.comparison),
+    texts = read_descriptions(data / DESCRIPTIONS, config["data"]["text"])
+    store = EmbeddingStore.open(config["data"]["embeddings"])
+    facts = {
+        "comparison": comparison,
+        "conclusions": conclusions(comparison),
         "how_to_read": HOW_TO_READ,
+        "folder": folder,
+        "data": data,
         "config": config,
         "images": {split: len(images) for split, images in sets.items()},
         "classes": len(train.classes),
-        "examples": {id: quickstart.texts[id] for id in examples if id in quickstart.texts},
-        "encoder": read_metadata(config["data"]["embeddings"]),
+        # Spread over the classes, and the same in every report.
+        "examples": {id: texts[id] for id in train.ids[:: -(-len(train) // EXAMPLES)]},
+        "encoder": store.metadata,
         "model": quickstart.model,
         "megabytes": quickstart.model.stat().st_size / 1e6,
     }
+    for name, figure in (("results.png", results(comparison)), ("curves.png", curves(comparison))):
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(png(figure))
+    atomic_write(folder / "report.md", render_markdown("quickstart.md.j2", **facts))
+    page = render_html(
+        "quickstart.html.j2",
+        **facts,
+        map=embedding_map(train, store, texts),
+        gallery=gallery(comparison, data, texts),
+        # Its first line is a heading of its own.
+        attribution=(data / ATTRIBUTION).read_text(encoding="utf-8").partition("\n")[2],
+    )
+    atomic_write(folder / "report.html", page)
 
 
 def main() -> None:
@@ -131,7 +142,7 @@ def main() -> None:
     write_report(quickstart)
     for line in conclusions(quickstart.comparison):
         print(line)
-    print(f"report: {arguments.folder / 'report.md'}")
+    print(f"report: {arguments.folder / 'report.md'}, {arguments.folder / 'report.html'}")
 
 
 if __name__ == "__main__":
