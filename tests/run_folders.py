@@ -57,6 +57,7 @@ def evaluation(arm: str, right: int, ids) -> dict:
         "images": len(ids),
         "top1": 100 * sum(found) / len(ids),
         "top5": 100.0,
+        "k": 3,
         "classes": classes,
         "predictions": predictions,
     }

@@ -90,7 +90,8 @@ class Comparison:
             values = {run.seed: run.evaluation[f"top{k}"] for run in group.runs}
             cells = [f"{values[seed]:.2f}" if seed in values else "–" for seed in self.seeds]
             rows.append([group.label, *cells, spread(list(values.values()))])
-        title = f"Top-{k} on {self.split}, in percent"
+        # With fewer than five classes, evaluation looks at all of them.
+        title = f"Top-{min(k, self.groups[0].runs[0].evaluation['k'])} on {self.split}, in percent"
         return Table(title, ["arm", *(f"seed {seed}" for seed in self.seeds), "mean ± deviation"], rows)
 
     def difference_table(self) -> Table:

@@ -26,6 +26,10 @@ def test_tables_by_hand(tmp_path):
         ["baseline", "25.00", "50.00", "37.50 ± 17.68"],
         ["aligned", "50.00", "75.00", "62.50 ± 17.68"],
     ]
+    assert (found.accuracy_table(1).title, found.accuracy_table(5).title) == (
+        "Top-1 on test, in percent",
+        "Top-3 on test, in percent",
+    )
     assert found.accuracy_table(5).rows[0] == ["baseline", "100.00", "100.00", "100.00 ± 0.00"]
     assert found.retrieval_table().rows == [
         ["aligned", "4.00 ± 0.00", "40.00 ± 0.00"],

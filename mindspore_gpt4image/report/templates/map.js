@@ -54,7 +54,7 @@
     });
     const [name, words, file] = ["b", "div", "small"].map((tag) => document.createElement(tag));
     [name.textContent, words.textContent, file.textContent] = [data.classes[label], text, id];
-    name.style.color = colour(label);
+    tip.style.borderLeft = `6px solid ${colour(label)}`;
     tip.lastChild.replaceChildren(name, words, file);
     tip.style.left = `${Math.min(x + 16, canvas.clientWidth - tip.offsetWidth - 4)}px`;
     tip.style.top = `${y > canvas.clientHeight / 2 ? y - tip.offsetHeight - 16 : y + 16}px`;
