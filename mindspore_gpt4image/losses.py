@@ -38,6 +38,22 @@ def normalize(x: Tensor) -> Tensor:
     return x * ops.rsqrt(ops.where(is_zero, one, (x * x).sum(axis=1, keepdims=True)))
 
 
+def split_logsumexp(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """log sum_j exp(s_ij) of each row of s, float32 [B, N], as two addends [B, 1]: max_j s_ij, a constant, and the rest.
+
+    Without its largest term the sum of the rest is at least 0, and log1p serves. MindSpore's log on CPU is less exact,
+    and gives other last bits in other calls, by which the losses of a resumed run would differ.
+    """
+    largest = ops.stop_gradient(scores.max(axis=1, keepdims=True))
+    return largest, ops.log1p(ops.exp(scores - largest).sum(axis=1, keepdims=True) - 1.0)
+
+
+def logsumexp(scores: Tensor) -> Tensor:
+    """log sum_j exp(s_ij) of each row of s, float32 [B, N]; returns [B]."""
+    largest, rest = split_logsumexp(scores)
+    return (largest + rest).squeeze(1)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean over the batch of -sum_c q_c log softmax(logits)_c, with q = (1 - e) · label + e / C, e the smoothing.
 
@@ -46,7 +62,9 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
         labels: class indices, int32 [B], or probabilities, float [B, C].
     """
     num_classes = logits.shape[1]
-    log_probabilities = ops.log_softmax(logits.astype(mstype.float32), axis=1)
+    logits = logits.astype(mstype.float32)
+    largest, rest = split_logsumexp(logits)
+    log_probabilities = (logits - largest) - rest
     if labels.ndim == 1:
         labels = ops.one_hot(labels, num_classes, ops.ones((), mstype.float32), ops.zeros((), mstype.float32))
     target = labels.astype(mstype.float32)
@@ -58,12 +76,6 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
 def cosine_distance(image_emb: Tensor, text_target: Tensor) -> Tensor:
     """2 - 2 z_i·y_i for each row (the `byol` loss of the released code). Both [B, k]; returns [B]."""
     return 2.0 - 2.0 * (image_emb * text_target).sum(axis=1)
-
-
-def logsumexp(similarity: Tensor) -> Tensor:
-    """log sum_j exp(s_ij) for each row of s, [B, N]; returns [B]."""
-    largest = ops.stop_gradient(similarity.max(axis=1, keepdims=True))
-    return ops.log(ops.exp(similarity - largest).sum(axis=1)) + largest.squeeze(1)
 
 
 def image_to_text(similarity: Tensor, positive: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ def main() -> None:
     checkpoint = read_checkpoint(arguments.checkpoint)
     difference = export_mindir(checkpoint, arguments.output)
     model = checkpoint.model
-    print(f"{arguments.output}: {model.network}, float32 [N, 3, {model.crop}, {model.crop}] -> {len(model.classes)} logits")
+    shape = f"[N, 3, {model.crop}, {model.crop}]"
+    print(f"{arguments.output}: {model.network}, float32 {shape} -> {len(model.classes)} logits")
     print(f"read back at batches {', '.join(map(str, BATCHES))}: largest difference of logits {difference:.2g}")
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from mindspore_gpt4image.config import help_text, load_config
 from mindspore_gpt4image.errors import run_command
+from mindspore_gpt4image.signals import listen
 
 
 def main() -> None:
@@ -17,10 +18,11 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
 
-    # A mistake in the config is told before the framework is loaded, which takes seconds.
+    stop = listen()
+    # A mistake in the config was told before the framework is loaded, which takes seconds.
     from mindspore_gpt4image.training.loop import train
 
-    summary = train(config)
+    summary = train(config, stop)
     print(
         f"{config.output}: val top-1 {summary['top1']:.2f}%, top-5 {summary['top5']:.2f}% after {summary['epochs']} "
         f"epochs in {summary['seconds']:.0f} s ({summary['images_per_second']:.0f} images/s)"

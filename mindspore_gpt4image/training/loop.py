@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import mindspore as ms
@@ -21,6 +18,7 @@ from mindspore_gpt4image.data.pipeline import epoch_order, train_batches
 from mindspore_gpt4image.errors import Stopped, UserError
 from mindspore_gpt4image.evaluation.classification import predict
 from mindspore_gpt4image.files import write_json
+from mindspore_gpt4image.signals import StopRequest
 from mindspore_gpt4image.training.resume import METRICS, append_metrics, read_metrics, resume, save_best, save_last
 from mindspore_gpt4image.training.setup import Run, set_up
 
@@ -28,15 +26,18 @@ from mindspore_gpt4image.training.setup import Run, set_up
 MOST_SKIPPED_STEPS = 10
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
     """Train to the end, from the start or from where `last.ckpt` in the run's folder stands.
+
+    Args:
+        stop: looked at after every step; a signal in it ends the run there, with its state saved.
 
     Returns:
         The contents of `summary.json`.
 
     Raises:
         UserError: a mistake in the config or the data, or training that does not recover from non-finite gradients.
-        Stopped: a signal came; the state was saved.
+        Stopped: `stop` asked for it.
     """
     run = set_up(config)
     resume(run)
@@ -44,7 +45,6 @@ def train(config: Config) -> dict[str, Any]:
     run.model.save(run.folder / "model.yaml")
     done = run.progress.epoch * run.steps_per_epoch + run.progress.step
     with (
-        _stop_signals() as signals,
         SummaryWriter(str(run.folder), purge_step=run.progress.epoch + 1) as events,
         tqdm(
             total=config.epochs * run.steps_per_epoch * run.global_batch,
@@ -56,12 +56,12 @@ def train(config: Config) -> dict[str, Any]:
         ) as bar,
     ):
         while run.progress.epoch < config.epochs:
-            train_epoch(run, bar, signals)
+            train_epoch(run, bar, stop or StopRequest())
             finish_epoch(run, bar, events)
     return write_summary(run)
 
 
-def train_epoch(run: Run, bar: tqdm, signals: list[int]) -> None:
+def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
     """Take the steps that are left of the present epoch."""
     config, progress = run.config, run.progress
     rank, world_size = distributed.rank(), distributed.world_size()
@@ -90,9 +90,9 @@ def train_epoch(run: Run, bar: tqdm, signals: list[int]) -> None:
                 f"{progress.step} of epoch {progress.epoch + 1} at optimizer.lr={lr:g} (last finite losses: "
                 f"cross-entropy {ce:.4g}, alignment {align:.4g}); lower optimizer.lr or set clip_norm"
             )
-        if signals:
+        if stop.signum is not None:
             save_last(run)
-            raise Stopped(signals[0])
+            raise Stopped(stop.signum)
 
 
 def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
@@ -155,20 +155,3 @@ def _show(run: Run, bar: tqdm) -> None:
         text += f", align {means['align']:.3f}"
     bar.set_postfix_str(f"{text}, top-1 {means['top1']:.1f}", refresh=False)
     bar.update(run.global_batch)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one of a kind kills as usual."""
-    received: list[int] = []
-
-    def note(signum: int, frame: Any) -> None:
-        received.append(signum)
-        signal.signal(signum, previous[signum])
-
-    previous = {signum: signal.signal(signum, note) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)

@@ -1,0 +1,42 @@
+"""Stopping a run between two steps, when SIGINT or SIGTERM asks for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Whether a signal asks the run to stop: `signum` is None, or the signal's number."""
+
+    def __init__(self):
+        self.signum: int | None = None
+
+    def receive(self, signum: int) -> None:
+        """Take note of a signal; the second one ends the process at once, which no file suffers from."""
+        if self.signum is not None:
+            os._exit(128 + signum)
+        print(f"\n{signal.Signals(signum).name}: stopping after this step; again: at once", file=sys.stderr, flush=True)
+        self.signum = signum
+
+
+def listen() -> StopRequest:
+    """Turn SIGINT and SIGTERM of this process into a `StopRequest`.
+
+    To be called before MindSpore is imported. Its pipelines and executor put C++ handlers, which end the process, in
+    place of Python's, over and over. So the signals are blocked instead, in this thread and all that it will start, and
+    one thread waits for them.
+    """
+    request = StopRequest()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def wait() -> None:
+        while True:
+            request.receive(signal.sigwait(SIGNALS))
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    return request

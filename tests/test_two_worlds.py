@@ -1,0 +1,59 @@
+"""The training side needs no torch, and the offline side (but for writing the store) no MindSpore."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mindspore_gpt4image"
+TORCH = ("torch", "transformers", "sentence_transformers")
+MINDSPORE = ("mindspore", "mindcv")
+
+
+def modules(*folders: str) -> list[str]:
+    """Every module of the package that lies in one of the folders (or files)."""
+    paths = [path for folder in folders for path in sorted(PACKAGE.glob(folder))]
+    names = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in paths]
+    return [name.removesuffix(".__init__") for name in names]
+
+
+def import_without(blocked, names):
+    """Import the modules in a fresh interpreter in which the blocked packages cannot be imported."""
+    code = f"""
+import importlib, sys
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"{{name}} is blocked")
+
+sys.meta_path.insert(0, Block())
+for name in {names!r}:
+    importlib.import_module(name)
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_training_imports_without_torch():
+    names = [name for name in modules("**/*.py") if ".offline" not in name]
+    assert len(names) > 25
+    result = import_without(TORCH, names)
+    assert result.returncode == 0, result.stderr
+
+
+def test_sources_and_offline_import_without_mindspore():
+    names = modules("sources/*.py", "offline/*.py", "config.py", "errors.py", "files.py", "model_info.py")
+    assert len(names) > 10
+    result = import_without(MINDSPORE, names)
+    assert result.returncode == 0, result.stderr
+
+
+def test_sources_need_numpy_and_pillow_alone():
+    result = import_without((*MINDSPORE, *TORCH, "yaml", "omegaconf", "scipy"), modules("sources/*.py"))
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("blocked", [TORCH, MINDSPORE])
+def test_the_block_blocks(blocked):
+    assert import_without(blocked, [blocked[0]]).returncode != 0

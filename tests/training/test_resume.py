@@ -1,0 +1,127 @@
+"""A run that is stopped and started again gives, bit for bit, what it gives uninterrupted."""
+
+import json
+import signal
+
+import pytest
+from tiny_data import make_data_set, overrides
+
+from mindspore_gpt4image.checkpoint import read_checkpoint
+from mindspore_gpt4image.config import load_config
+from mindspore_gpt4image.errors import Stopped, UserError
+from mindspore_gpt4image.signals import StopRequest
+from mindspore_gpt4image.training.loop import train
+
+# 24 images in batches of 6: 4 steps an epoch.
+TIMES = {"images_per_second"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data_set(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("schedule: {warmup_epochs: 1}\n")
+    return path
+
+
+class StopAfter(StopRequest):
+    """A SIGTERM that comes in the given step of this process."""
+
+    def __init__(self, steps):
+        self.steps_left = steps  # the loop looks once a step
+
+    @property
+    def signum(self):
+        self.steps_left -= 1
+        return signal.SIGTERM if self.steps_left <= 0 else None
+
+
+def run(config_file, data, output, stop_after=None, **more):
+    stop = None if stop_after is None else StopAfter(stop_after)
+    return train(load_config(config_file, overrides(data, output, **more)), stop)
+
+
+def read_metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def assert_same_state(one, other):
+    a, b = read_checkpoint(one), read_checkpoint(other)
+    for left, right in ((a.network, b.network), (a.training, b.training)):
+        assert left.keys() == right.keys()
+        different = [name for name in left if (left[name].asnumpy() != right[name].asnumpy()).any()]
+        assert different == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    config_file = folder / "config.yaml"
+    config_file.write_text("schedule: {warmup_epochs: 1}\n")
+    run(config_file, data, folder / "run")
+    return folder / "run"
+
+
+# Within an epoch, and at its last step, before its evaluation.
+@pytest.mark.parametrize("stop_after", [3, 4])
+def test_stopped_and_resumed_is_bit_equal(data, config_file, uninterrupted, tmp_path, stop_after):
+    with pytest.raises(Stopped) as stopped:
+        run(config_file, data, tmp_path / "run", stop_after)
+    assert stopped.value.signum == signal.SIGTERM
+    assert not (tmp_path / "run" / "summary.json").exists()
+    run(config_file, data, tmp_path / "run")
+    assert_same_state(tmp_path / "run", uninterrupted)
+    assert read_metrics(tmp_path / "run") == read_metrics(uninterrupted)
+    assert (tmp_path / "run" / "best.ckpt").exists()
+
+
+def test_a_line_of_metrics_without_its_checkpoint_is_repeated_once(data, config_file, uninterrupted, tmp_path):
+    with pytest.raises(Stopped):
+        run(config_file, data, tmp_path / "run", 6)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"epoch": 2, "written": "before a kill"}) + "\n")
+    run(config_file, data, tmp_path / "run")
+    assert read_metrics(tmp_path / "run") == read_metrics(uninterrupted)
+
+
+def test_other_settings_are_refused_by_name(data, config_file, uninterrupted):
+    before = (uninterrupted / "last.ckpt").read_bytes()
+    with pytest.raises(UserError) as error:
+        run(config_file, data, uninterrupted, loss__weight=0.7, seed=3)
+    text = str(error.value)
+    assert "seed was 1 and is 3" in text and "loss.weight was 0.3 and is 0.7" in text and "output=" in text
+    assert (uninterrupted / "last.ckpt").read_bytes() == before
+
+
+def test_more_epochs_go_on_from_the_end(data, config_file, uninterrupted, tmp_path):
+    run(config_file, data, tmp_path / "run")
+    summary = run(config_file, data, tmp_path / "run", epochs=3)
+    assert summary["epochs"] == 3
+    assert [line["epoch"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3]
+    assert read_metrics(tmp_path / "run")[:2] == read_metrics(uninterrupted)
+
+
+def test_arms_of_one_seed_start_from_the_same_weights_and_see_the_same_batches(data, config_file, tmp_path):
+    """With no learning rate to speak of, the baseline's first epoch has the cross-entropy of the aligned run's."""
+    arms = {"baseline": {"loss__alignment": "none"}, "aligned": {}, "control": {"data__shuffle_texts": "true"}}
+    losses = {}
+    for arm, more in arms.items():
+        run(config_file, data, tmp_path / arm, epochs=1, optimizer__lr=1e-12, **more)
+        losses[arm] = read_metrics(tmp_path / arm)[0]
+    assert losses["baseline"]["train_ce"] == pytest.approx(losses["aligned"]["train_ce"], rel=1e-6)
+    assert losses["baseline"]["train_ce"] == pytest.approx(losses["control"]["train_ce"], rel=1e-6)
+    assert losses["control"]["train_align"] != losses["aligned"]["train_align"]
+    assert losses["baseline"]["train_align"] == 0
+
+
+def test_a_learning_rate_that_breaks_training_is_named_and_gives_no_best(data, config_file, tmp_path):
+    """The first step has lr 0 (warm-up), the second a quarter of 1e38: from the third on no gradient is finite."""
+    with pytest.raises(UserError, match=r"not finite for 11 steps in a row, up to step . of epoch 4 at optimizer.lr="):
+        run(config_file, data, tmp_path / "run", epochs=20, optimizer__name="sgd", optimizer__lr=1e38)
+    assert not (tmp_path / "run" / "best.ckpt").exists()
+    assert [line["skipped_steps"] for line in read_metrics(tmp_path / "run")][1:] == [4, 4]
