@@ -39,7 +39,7 @@ def normalize(x: Tensor) -> Tensor:
 
 
 def split_logsumexp(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """log sum_j exp(s_ij) of each row of s, float32 [B, N], as two addends [B, 1]: max_j s_ij, a constant, and the rest.
+    """log sum_j exp(s_ij) of each row of s, float32 [B, N], as two addends [B, 1]: max_j s_ij (constant) and the rest.
 
     Without its largest term the sum of the rest is at least 0, and log1p serves. MindSpore's log on CPU is less exact,
     and gives other last bits in other calls, by which the losses of a resumed run would differ.

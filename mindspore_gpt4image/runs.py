@@ -79,7 +79,7 @@ def read_run(folder: str | Path, split: str | None = None) -> Run:
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: is not the folder of a run, {CONFIG} is missing; give a config's output")
     config = _parse(folder / CONFIG, yaml.safe_load)
-    metrics = _parse(folder / METRICS, _json_lines) if (folder / METRICS).is_file() else []
+    metrics = read_metrics(folder / METRICS) if (folder / METRICS).is_file() else []
     summary = _parse(folder / SUMMARY, json.loads) if (folder / SUMMARY).is_file() else None
     # A run that was finished once and then given more epochs still has its old summary.
     if summary is None or summary["epochs"] != config["epochs"]:
@@ -88,6 +88,11 @@ def read_run(folder: str | Path, split: str | None = None) -> Run:
             "start its tools/train.py command again, it will go on"
         )
     return Run(folder, config, summary, metrics, _read_evaluation(folder, config, split) if split else None)
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl`, one an epoch; `UserError` where the file is damaged or empty."""
+    return _parse(Path(path), lambda text: [json.loads(line) for line in text.splitlines()])
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
@@ -149,17 +154,15 @@ def _shown(config: dict, key: str) -> str:
 
 def _read_evaluation(folder: Path, config: dict, split: str) -> dict[str, Any]:
     path = folder / f"eval-{split}.json"
-    if not path.is_file():
+    evaluation = _parse(path, json.loads) if path.is_file() else None
+    if evaluation is None or evaluation["epoch"] != config["epochs"]:
+        fault = "there is no such file" if evaluation is None else f"was made after epoch {evaluation['epoch']}"
         embeddings = "" if config["loss"]["alignment"] == "none" else f" --embeddings {config['data']['embeddings']}"
         raise UserError(
-            f"{path}: there is no such file; make it: "
+            f"{path}: {fault}; make it: "
             f"python tools/eval.py --checkpoint {folder} --split {split}{embeddings} --json {path}"
         )
-    return _parse(path, json.loads)
-
-
-def _json_lines(text: str) -> list[dict]:
-    return [json.loads(line) for line in text.splitlines()]
+    return evaluation
 
 
 def _parse(path: Path, parse: Any) -> Any:

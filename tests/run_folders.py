@@ -35,11 +35,11 @@ def make_run(folder: Path, arm: str, seed: int, right: int, ids=IDS, epochs: int
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     summary = {"epochs": epochs, "seconds": 60.0 + seed, "images_per_second": 100.0, "deployed_parameters": 1234567}
     (folder / "summary.json").write_text(json.dumps(summary))
-    (folder / "eval-test.json").write_text(json.dumps(evaluation(arm, right, ids)))
+    (folder / "eval-test.json").write_text(json.dumps(evaluation(arm, right, ids, epochs)))
     return folder
 
 
-def evaluation(arm: str, right: int, ids) -> dict:
+def evaluation(arm: str, right: int, ids, epoch: int = 2) -> dict:
     predictions = []
     for position, id in enumerate(ids):
         truth = CLASSES.index(id.split("/")[1])
@@ -54,6 +54,7 @@ def evaluation(arm: str, right: int, ids) -> dict:
         hits = [hit for hit, image in zip(found, predictions) if image["class"] == name]
         classes.append({"class": name, "images": len(hits), "correct": sum(hits), "top1": 100 * sum(hits) / len(hits)})
     result = {
+        "epoch": epoch,
         "images": len(ids),
         "top1": 100 * sum(found) / len(ids),
         "top5": 100.0,

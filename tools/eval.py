@@ -24,57 +24,26 @@ def main() -> None:
     import mindspore as ms
 
     from mindspore_gpt4image.checkpoint import read_checkpoint
-    from mindspore_gpt4image.data.store import EmbeddingStore
-    from mindspore_gpt4image.errors import UserError
-    from mindspore_gpt4image.evaluation.classification import classifier_of, predict
-    from mindspore_gpt4image.evaluation.retrieval import embedder_of, retrieve
+    from mindspore_gpt4image.evaluation.evaluate import evaluate
     from mindspore_gpt4image.files import write_json
-    from mindspore_gpt4image.sources.image_folder import list_split
 
     ms.set_device(arguments.device)
     ms.set_context(mode=ms.GRAPH_MODE)
-    checkpoint = read_checkpoint(arguments.checkpoint)
-    root = arguments.data or checkpoint.progress["config"]["data"]["root"]
-    images = list_split(root, arguments.split, classes=checkpoint.model.classes)
-    predictions = predict(
-        classifier_of(checkpoint),
-        images,
-        checkpoint.model.transform,
-        arguments.batch_size,
-        arguments.workers,
-        desc=arguments.split,
+    result = evaluate(
+        read_checkpoint(arguments.checkpoint),
+        arguments.split,
+        data=arguments.data,
+        embeddings=arguments.embeddings,
+        batch_size=arguments.batch_size,
+        workers=arguments.workers,
     )
-    result = {"checkpoint": str(checkpoint.path), "data": str(root), "split": arguments.split, **predictions.to_dict()}
-    if arguments.embeddings:
-        if checkpoint.model.text_dim is None:
-            raise UserError(f"--embeddings: {checkpoint.path} has no projection, a baseline cannot look for texts")
-        store = EmbeddingStore.open(arguments.embeddings)
-        if store.dim != checkpoint.model.text_dim:
-            raise UserError(
-                f"--embeddings {arguments.embeddings}: has dimension {store.dim}, "
-                f"the checkpoint was aligned with {checkpoint.model.text_dim}"
-            )
-        retrieval = retrieve(
-            embedder_of(checkpoint),
-            images,
-            store,
-            checkpoint.model.transform,
-            arguments.batch_size,
-            arguments.workers,
-        )
-        if retrieval is None:
-            raise UserError(
-                f"--embeddings {arguments.embeddings}: has no text of any image in {root}/{arguments.split}"
-            )
-        result["retrieval"] = retrieval.to_dict()
     if arguments.json:
         write_json(arguments.json, result)
     print(
-        f"{checkpoint.path} on {root}/{arguments.split}: {result['images']} images, top-1 {result['top1']:.2f}%, "
-        f"top-{result['k']} {result['top5']:.2f}%, cross-entropy {result['ce']:.4f}"
+        f"{result['checkpoint']} on {result['data']}/{result['split']}: {result['images']} images, "
+        f"top-1 {result['top1']:.2f}%, top-{result['k']} {result['top5']:.2f}%, cross-entropy {result['ce']:.4f}"
     )
-    if "retrieval" in result:
-        found = result["retrieval"]
+    if found := result.get("retrieval"):
         print(
             f"right text among {found['texts']}: R@1 {found['r1']:.2f}% (chance {found['chance_r1']:.2f}%), "
             f"R@10 {found['r10']:.2f}% (chance {found['chance_r10']:.2f}%)"

@@ -4,6 +4,7 @@ import argparse
 
 from mindspore_gpt4image.config import help_text, load_config
 from mindspore_gpt4image.errors import run_command
+from mindspore_gpt4image.runs import finished_summary
 from mindspore_gpt4image.signals import listen
 
 
@@ -18,11 +19,13 @@ def main() -> None:
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
 
-    stop = listen()
-    # A mistake in the config was told before the framework is loaded, which takes seconds.
-    from mindspore_gpt4image.training.loop import train
+    summary = finished_summary(config)
+    if summary is None:
+        # Faults of the config are told by now: MindSpore takes seconds to load.
+        stop = listen()
+        from mindspore_gpt4image.training.loop import train
 
-    summary = train(config, stop)
+        summary = train(config, stop)
     print(
         f"{config.output}: val top-1 {summary['top1']:.2f}%, top-5 {summary['top5']:.2f}% after {summary['epochs']} "
         f"epochs in {summary['seconds']:.0f} s ({summary['images_per_second']:.0f} images/s)"

@@ -65,7 +65,7 @@ class EmbeddingStore:
         status = path.stat()
         # Not a hash of the rows: that would read the whole file at every open.
         content = json.dumps([_CACHE_LAYOUT, header, status.st_size, status.st_mtime_ns])
-        name = f"{path.name}.cache-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+        name = f".{path.name}.cache-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
         places = [Path(cache_dir)] if cache_dir else [path.parent, _user_cache()]
         for place in places:
             if (place / name).is_dir():
@@ -372,7 +372,7 @@ def _commit_cache(draft: Path, cache: Path) -> None:
 
 
 def _remove_stale_caches(path: Path, name: str) -> None:
-    for cache in path.parent.glob(f"{glob.escape(path.name)}.cache-*"):
+    for cache in path.parent.glob(f".{glob.escape(path.name)}.cache-*"):
         if cache.name != name:
             shutil.rmtree(cache, ignore_errors=True)
 

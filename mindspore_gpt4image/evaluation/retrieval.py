@@ -75,8 +75,7 @@ def retrieve(
     positions = np.flatnonzero(rows >= 0)
     if not len(positions):
         return None
-    _, text_ids = store.take(np.arange(len(store)))
-    _, first, text_of_row = np.unique(text_ids, return_index=True, return_inverse=True)
+    _, first, text_of_row = np.unique(store.text_ids(store.ids), return_index=True, return_inverse=True)
     texts, _ = store.take(first)
     ranks = np.zeros(len(images), np.int64)
     for pixels, batch in evaluation_batches(images, positions, transform, batch_size, workers):

@@ -18,8 +18,9 @@ from mindspore_gpt4image.data.pipeline import epoch_order, train_batches
 from mindspore_gpt4image.errors import Stopped, UserError
 from mindspore_gpt4image.evaluation.classification import predict
 from mindspore_gpt4image.files import write_json
+from mindspore_gpt4image.runs import CONFIG, METRICS, SUMMARY, read_metrics
 from mindspore_gpt4image.signals import StopRequest
-from mindspore_gpt4image.training.resume import METRICS, append_metrics, read_metrics, resume, save_best, save_last
+from mindspore_gpt4image.training.resume import append_metrics, resume, save_best, save_last
 from mindspore_gpt4image.training.setup import Run, set_up
 
 # Steps in a row with a gradient that is not finite, after which a run gives up.
@@ -41,7 +42,7 @@ def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
     """
     run = set_up(config)
     resume(run)
-    save_config(config, run.folder / "config.yaml")
+    save_config(config, run.folder / CONFIG)
     run.model.save(run.folder / "model.yaml")
     done = run.progress.epoch * run.steps_per_epoch + run.progress.step
     with (
@@ -144,7 +145,7 @@ def write_summary(run: Run) -> dict[str, Any]:
         "skipped_steps": sum(epoch["skipped_steps"] for epoch in epochs),
         "deployed_parameters": sum(parameter.size for parameter in run.classify.classifier.trainable_params()),
     }
-    write_json(run.folder / "summary.json", summary)
+    write_json(run.folder / SUMMARY, summary)
     return summary
 
 

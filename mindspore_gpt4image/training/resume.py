@@ -10,12 +10,13 @@ from mindspore_gpt4image.config import differences
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import atomic_write
 from mindspore_gpt4image.models import weights
+from mindspore_gpt4image.runs import METRICS, PLACES
 from mindspore_gpt4image.training.progress import Progress
 from mindspore_gpt4image.training.setup import Run
 
-LAST, BEST, METRICS = "last.ckpt", "best.ckpt", "metrics.jsonl"
+LAST, BEST = "last.ckpt", "best.ckpt"
 # What may differ between a stopped run and its continuation; anything else would make another experiment of it.
-FREE_TO_CHANGE = {"output", "epochs", "device", "data.root", "data.embeddings", "data.descriptions"}
+FREE_TO_CHANGE = PLACES | {"epochs"}
 
 
 def save_last(run: Run) -> None:
@@ -71,8 +72,3 @@ def append_metrics(path: Path, metrics: dict) -> None:
     """Add one epoch's line to `metrics.jsonl`."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(metrics) + "\n")
-
-
-def read_metrics(path: Path) -> list[dict]:
-    """The lines of `metrics.jsonl`, one an epoch."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -189,7 +189,7 @@ def test_check_descriptions(written):
 
 
 def copies(folder):
-    return sorted(folder.glob("short.mindrecord.cache-*"))
+    return sorted(folder.glob(".short.mindrecord.cache-*"))
 
 
 def test_the_copy_is_made_once(written):

@@ -1,0 +1,63 @@
+"""Everything that is measured of a checkpoint on a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mindspore_gpt4image.checkpoint import Checkpoint
+from mindspore_gpt4image.data.store import EmbeddingStore
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.evaluation.classification import classifier_of, predict
+from mindspore_gpt4image.evaluation.retrieval import embedder_of, retrieve
+from mindspore_gpt4image.sources.image_folder import list_split
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    split: str,
+    *,
+    data: str | Path | None = None,
+    embeddings: str | Path | None = None,
+    batch_size: int,
+    workers: int,
+) -> dict[str, Any]:
+    """Classification of a split and, with a store of its texts, retrieval; as `tools/eval.py --json` writes it.
+
+    Args:
+        data: root of the data set; None: the one the checkpoint was trained on.
+
+    Raises:
+        UserError: no such split, folders that are no class of the checkpoint, an image that cannot be read, a store that
+            does not go with the checkpoint.
+    """
+    model = checkpoint.model
+    root = data or checkpoint.progress["config"]["data"]["root"]
+    images = list_split(root, split, classes=model.classes)
+    store = open_store(checkpoint, embeddings) if embeddings else None
+    predictions = predict(classifier_of(checkpoint), images, model.transform, batch_size, workers, desc=split)
+    result = {
+        "checkpoint": str(checkpoint.path),
+        "epoch": checkpoint.progress["epoch"],
+        "data": str(root),
+        "split": split,
+        **predictions.to_dict(),
+    }
+    if store is not None:
+        retrieval = retrieve(embedder_of(checkpoint), images, store, model.transform, batch_size, workers)
+        if retrieval is None:
+            raise UserError(f"--embeddings {embeddings}: has no text of any image in {root}/{split}")
+        result["retrieval"] = retrieval.to_dict()
+    return result
+
+
+def open_store(checkpoint: Checkpoint, path: str | Path) -> EmbeddingStore:
+    """The store, if the checkpoint's image embeddings live in its space."""
+    if checkpoint.model.text_dim is None:
+        raise UserError(f"--embeddings: {checkpoint.path} has no projection, a baseline cannot look for texts")
+    store = EmbeddingStore.open(path)
+    if store.dim != checkpoint.model.text_dim:
+        raise UserError(
+            f"--embeddings {path}: has dimension {store.dim}, the checkpoint was aligned with {checkpoint.model.text_dim}"
+        )
+    return store
