@@ -28,8 +28,8 @@ def evaluate(
         data: root of the data set; None: the one the checkpoint was trained on.
 
     Raises:
-        UserError: no such split, folders that are no class of the checkpoint, an image that cannot be read, a store that
-            does not go with the checkpoint.
+        UserError: no such split, folders that are no class of the checkpoint, an image that cannot be read, a store
+            that does not go with the checkpoint.
     """
     model = checkpoint.model
     root = data or checkpoint.progress["config"]["data"]["root"]
@@ -58,6 +58,7 @@ def open_store(checkpoint: Checkpoint, path: str | Path) -> EmbeddingStore:
     store = EmbeddingStore.open(path)
     if store.dim != checkpoint.model.text_dim:
         raise UserError(
-            f"--embeddings {path}: has dimension {store.dim}, the checkpoint was aligned with {checkpoint.model.text_dim}"
+            f"--embeddings {path}: has dimension {store.dim}, "
+            f"the checkpoint was aligned with {checkpoint.model.text_dim}"
         )
     return store

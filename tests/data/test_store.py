@@ -198,7 +198,7 @@ def test_the_copy_is_made_once(written):
     made = copy.stat().st_ino
     EmbeddingStore.open(written)
     assert [each.stat().st_ino for each in copies(written.parent)] == [made]
-    assert sorted(each.name for each in written.parent.iterdir()) == [written.name, copy.name, f"{written.name}.db"]
+    assert sorted(each.name for each in written.parent.iterdir()) == [copy.name, written.name, f"{written.name}.db"]
 
 
 def test_a_copy_is_opened_without_mindspore(written):
