@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import mindspore.dataset as ds
@@ -16,6 +17,8 @@ from mindspore_gpt4image.sources.decoding import encoded_rgb, find_unreadable, o
 from mindspore_gpt4image.sources.image_folder import ImageSet
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
+# Encoded images in memory beyond those that MindData holds.
+_READ_AHEAD = 64
 _FILTERS = {"bilinear": vision.Inter.LINEAR, "bicubic": vision.Inter.BICUBIC}
 
 
@@ -77,17 +80,28 @@ class Augmentation:
 
 
 class _EncodedImages:
-    """Random access for MindData: position -> encoded bytes and the position itself."""
+    """What MindData reads: (encoded bytes, position) of each image in order, read ahead by threads.
 
-    def __init__(self, images: ImageSet):
-        self.images = images
+    MindData's own threads for Python sources wait for each other milliseconds an image.
+    """
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def __init__(self, images: ImageSet, order: np.ndarray, threads: int):
+        self.images, self.order, self.threads = images, order.tolist(), threads
 
-    def __getitem__(self, position: int) -> tuple[np.ndarray, np.ndarray]:
-        data = encoded_rgb(self.images.path(position))
-        return np.frombuffer(data, np.uint8), np.array(position, np.int64)
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        waiting: deque[tuple[int, Future]] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            for position in self.order:
+                waiting.append((position, pool.submit(encoded_rgb, self.images.path(position))))
+                if len(waiting) == _READ_AHEAD:
+                    yield self._first(waiting)
+            while waiting:
+                yield self._first(waiting)
+
+    @staticmethod
+    def _first(waiting: deque) -> tuple[np.ndarray, np.ndarray]:
+        position, data = waiting.popleft()
+        return np.frombuffer(data.result(), np.uint8), np.array(position, np.int64)
 
 
 def train_batches(
@@ -108,10 +122,10 @@ def train_batches(
     ds.config.set_seed(seed)
     threads = min(workers, os.cpu_count() or 1)
     dataset = ds.GeneratorDataset(
-        _EncodedImages(images),
+        _EncodedImages(images, order, threads),
         ["image", "position"],
-        sampler=order.tolist(),
-        num_parallel_workers=threads,
+        shuffle=False,
+        num_parallel_workers=1,
         python_multiprocessing=False,
     )
     dataset = dataset.map(augmentation.operators(), "image", num_parallel_workers=threads)
