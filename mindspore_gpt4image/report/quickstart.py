@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ class Quickstart:
     """What a quickstart left behind.
 
     Attributes:
-        folder: holds `<arm>/seed<S>/` and `export/`.
+        folder: holds `export/` and the report.
         data: root of the data set.
         config: of an aligned run.
         model: the exported file.
@@ -55,27 +56,24 @@ class Quickstart:
     model: Path
 
 
-def read_quickstart(folder: Path, data: Path) -> Quickstart:
+def read_quickstart(folder: Path, data: Path, runs: Sequence[Path]) -> Quickstart:
     """Collect the runs and the exported model.
+
+    Args:
+        folder: holds `export/`; the report is written here.
+        data: root of the data set.
+        runs: folders of runs: one experiment an arm, any number of seeds.
 
     Raises:
         UserError: something is missing, unfinished or of another experiment.
     """
-    runs = []
-    for arm in ARMS:
-        folders = sorted((folder / arm).glob("seed*"))
-        if not folders:
-            raise UserError(f"{folder / arm}: holds no seed*/ of a run; bash tools/quickstart.sh makes them")
-        runs += [read_run(run, SPLIT) for run in folders]
-    groups = group_runs(runs)
-    if len(groups) != len(ARMS):
+    groups = group_runs(read_run(run, SPLIT) for run in runs)
+    if tuple(group.arm for group in groups) != ARMS:
         labels = "; ".join(group.label for group in groups)
-        raise UserError(
-            f"{folder}: holds more than one experiment an arm ({labels}); remove the runs that are out of date"
-        )
+        raise UserError(f"the report needs runs of one experiment for each of {', '.join(ARMS)}; given: {labels}")
     models = sorted((folder / "export").glob("*.mindir"))
     if not models:
-        run, export = folder / "aligned" / f"seed{groups[1].seeds[0]}", folder / "export"
+        run, export = groups[1].runs[0].folder, folder / "export"
         raise UserError(
             f"{export}: holds no exported model; make it: "
             f"python tools/export.py --checkpoint {run} --output {export / 'aligned.mindir'}"
@@ -135,10 +133,11 @@ def write_report(quickstart: Quickstart) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mindspore_gpt4image.report.quickstart", description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder of the quickstart: <arm>/seed<S>/ and export/")
+    parser.add_argument("folder", type=Path, help="folder of the quickstart, with export/; the report goes there")
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, metavar="RUN", help="runs of the three arms")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="root of its data set")
     arguments = parser.parse_args()
-    quickstart = read_quickstart(arguments.folder, arguments.data)
+    quickstart = read_quickstart(arguments.folder, arguments.data, arguments.runs)
     write_report(quickstart)
     for line in conclusions(quickstart.comparison):
         print(line)
