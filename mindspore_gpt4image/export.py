@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindspore_gpt4image.checkpoint import Checkpoint
+from mindspore_gpt4image.device import use_device
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import replacing
 from mindspore_gpt4image.model_info import ModelInfo
@@ -37,7 +38,7 @@ def export_mindir(checkpoint: Checkpoint, path: str | Path) -> float:
     info = path.with_name("model.yaml")
     if info.exists() and ModelInfo.load(info) != checkpoint.model:
         raise UserError(f"{info}: describes another model; choose another folder for {path.name}")
-    ms.set_context(mode=ms.GRAPH_MODE)
+    use_device("CPU")
     classifier = checkpoint.create_classifier()
     size = checkpoint.model.crop
     with replacing(path) as temporary:

@@ -21,14 +21,12 @@ def main() -> None:
     parser.add_argument("--device", default="CPU", choices=("CPU", "GPU", "Ascend"))
     arguments = parser.parse_args()
 
-    import mindspore as ms
-
     from mindspore_gpt4image.checkpoint import read_checkpoint
+    from mindspore_gpt4image.device import use_device
     from mindspore_gpt4image.evaluation.evaluate import evaluate
     from mindspore_gpt4image.files import write_json
 
-    ms.set_device(arguments.device)
-    ms.set_context(mode=ms.GRAPH_MODE)
+    use_device(arguments.device)
     result = evaluate(
         read_checkpoint(arguments.checkpoint),
         arguments.split,

@@ -14,6 +14,7 @@ from mindspore_gpt4image.config import Config, to_dict
 from mindspore_gpt4image.data.pipeline import Augmentation, steps_per_epoch
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.data.texts import TextTargets, join_texts, shuffle_texts
+from mindspore_gpt4image.device import use_device
 from mindspore_gpt4image.evaluation.classification import Classify
 from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.model_info import ModelInfo
@@ -75,8 +76,7 @@ def set_up(config: Config) -> Run:
     Raises:
         UserError: a mistake in the config or the data.
     """
-    ms.set_device(config.device)
-    ms.set_context(mode=ms.GRAPH_MODE)
+    use_device(config.device)
     train_set = list_split(config.data.root, "train")
     val_set = list_split(config.data.root, "val", classes=train_set.classes)
     texts = open_texts(config, train_set)
