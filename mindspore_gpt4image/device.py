@@ -26,7 +26,8 @@ def use_device(device: str) -> None:
     try:
         ms.set_device(device)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"device={device}: MindSpore {ms.__version__} cannot use it here; set device=CPU") from error
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"device={device}: MindSpore {ms.__version__} cannot use it here ({reason})") from error
     ms.set_context(mode=ms.GRAPH_MODE)
 
 

@@ -1,6 +1,30 @@
-"""Ranks and collectives: the few facts about the world that losses, data and the loop share."""
+"""Ranks and collectives: the few facts about the world that losses, data, evaluation and the loop share."""
 
-from mindspore import communication
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, communication, nn, ops
+
+from mindspore_gpt4image.device import use_device
+
+
+def join_world(device: str) -> None:
+    """Become a rank of the group whose launcher started this process; the scheduler's process ends in here.
+
+    To be called before anything is built or written.
+    """
+    use_device(device)
+    ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True)
+    communication.init()
+
+
+def launcher_variables() -> list[str]:
+    """Names of the environment's variables that some launcher of MindSpore left in it."""
+    return sorted(name for name in os.environ if name.startswith(("MS_ROLE", "MS_SCHED_", "MS_WORKER_NUM", "RANK_")))
 
 
 def is_initialized() -> bool:
@@ -16,3 +40,42 @@ def world_size() -> int:
 def rank() -> int:
     """This process's rank, 0 … R - 1; 0 in a run of one process."""
     return communication.get_rank() if is_initialized() else 0
+
+
+class _Collective(nn.Cell):
+    """One collective as a graph of its own."""
+
+    def __init__(self, operator: ops.Primitive):
+        super().__init__()
+        self.operator = operator
+
+    def construct(self, x):
+        return self.operator(x)
+
+
+def sum_over_ranks(array: np.ndarray) -> np.ndarray:
+    """The sum over ranks of an array of one shape on all of them, in float32; the array itself in one process.
+
+    Where each entry is nonzero on one rank only, this puts together what the ranks hold, exactly.
+    """
+    if world_size() == 1:
+        return array
+    total = _Collective(ops.AllReduce(ops.ReduceOp.SUM))(Tensor(array.astype(np.float32)))
+    return total.asnumpy().astype(array.dtype)
+
+
+def wait_for_ranks() -> None:
+    """Return when all ranks have come here. CPU has no barrier, so they sum up nothing."""
+    sum_over_ranks(np.zeros(1, np.float32))
+
+
+def copy_from_rank_0(parameters: Sequence[Parameter]) -> None:
+    """Overwrite float32 parameters by those of rank 0."""
+    if world_size() == 1 or not parameters:
+        return
+    flat = np.concatenate([parameter.asnumpy().reshape(-1) for parameter in parameters])
+    # A sum to which rank 0 alone contributes: one collective for all of them.
+    flat = sum_over_ranks(flat if rank() == 0 else np.zeros_like(flat))
+    parts = np.split(flat, np.cumsum([parameter.size for parameter in parameters])[:-1])
+    for parameter, part in zip(parameters, parts):
+        parameter.set_data(Tensor(part.reshape(parameter.shape), parameter.dtype))

@@ -1,9 +1,11 @@
 """Train a classifier: the baseline, or aligned with the descriptions of its images."""
 
 import argparse
+import sys
 
 from mindspore_gpt4image.config import help_text, load_config
 from mindspore_gpt4image.errors import run_command
+from mindspore_gpt4image.launch import announce
 from mindspore_gpt4image.runs import finished_summary
 from mindspore_gpt4image.signals import listen
 
@@ -16,6 +18,7 @@ def main() -> None:
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that differ from the file")
+    parser.add_argument("--as-rank", action="store_true", help=argparse.SUPPRESS)  # tools/run_distribute_train.sh
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
 
@@ -23,13 +26,20 @@ def main() -> None:
     if summary is None:
         # Faults of the config are told by now: MindSpore takes seconds to load.
         stop = listen()
+        from mindspore_gpt4image.distributed import join_world, launcher_variables, rank, world_size
         from mindspore_gpt4image.training.loop import train
 
+        if arguments.as_rank:
+            join_world(config.device)
+            announce(rank(), world_size())
+        elif names := launcher_variables():
+            print(f"note: {', '.join(names)} is set, and ignored: this is a run of one process", file=sys.stderr)
         summary = train(config, stop)
-    print(
-        f"{config.output}: val top-1 {summary['top1']:.2f}%, top-5 {summary['top5']:.2f}% after {summary['epochs']} "
-        f"epochs in {summary['seconds']:.0f} s ({summary['images_per_second']:.0f} images/s)"
-    )
+    if summary:
+        print(
+            f"{config.output}: val top-1 {summary['top1']:.2f}%, top-5 {summary['top5']:.2f}% after "
+            f"{summary['epochs']} epochs in {summary['seconds']:.0f} s ({summary['images_per_second']:.0f} images/s)"
+        )
 
 
 if __name__ == "__main__":

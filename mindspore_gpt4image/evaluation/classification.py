@@ -8,6 +8,7 @@ import numpy as np
 from mindspore import Tensor, nn
 from tqdm import tqdm
 
+from mindspore_gpt4image import distributed
 from mindspore_gpt4image.checkpoint import Checkpoint
 from mindspore_gpt4image.data.pipeline import evaluation_batches
 from mindspore_gpt4image.models import Preprocess
@@ -111,6 +112,8 @@ def predict(
 ) -> Predictions:
     """Run `classify` (uint8 [B, H, W, 3] -> logits [B, C]) over all images; exact for any batch size.
 
+    In a group of ranks each takes every R-th image, and all get the predictions of all.
+
     Args:
         desc: title of a progress bar; None: no bar.
     """
@@ -118,8 +121,9 @@ def predict(
     classes = np.zeros((len(images), count), np.int32)
     probabilities = np.zeros((len(images), count), np.float32)
     true_log_probability = np.zeros(len(images), np.float32)
-    with tqdm(total=len(images), desc=desc, unit="img", disable=desc is None) as bar:
-        for pixels, rows in evaluation_batches(images, np.arange(len(images)), transform, batch_size, workers):
+    mine = np.arange(distributed.rank(), len(images), distributed.world_size())
+    with tqdm(total=len(mine), desc=desc, unit="img", disable=desc is None) as bar:
+        for pixels, rows in evaluation_batches(images, mine, transform, batch_size, workers):
             scores = log_softmax(classify(Tensor(pixels)).asnumpy()[: len(rows)])
             # A stable sort: equal scores go to the smaller class, whatever the batch.
             best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
@@ -127,7 +131,7 @@ def predict(
             probabilities[rows] = np.exp(np.take_along_axis(scores, best, axis=1))
             true_log_probability[rows] = scores[np.arange(len(rows)), images.labels[rows]]
             bar.update(len(rows))
-    return Predictions(images, classes, probabilities, true_log_probability)
+    return Predictions(images, *map(distributed.sum_over_ranks, (classes, probabilities, true_log_probability)))
 
 
 def classifier_of(checkpoint: Checkpoint) -> Classify:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 import time
 from typing import Any
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from mindspore_gpt4image import distributed
 from mindspore_gpt4image.config import Config, save_config
 from mindspore_gpt4image.data.pipeline import epoch_order, train_batches
+from mindspore_gpt4image.distributed import copy_from_rank_0
 from mindspore_gpt4image.errors import Stopped, UserError
 from mindspore_gpt4image.evaluation.classification import predict
 from mindspore_gpt4image.files import write_json
@@ -30,8 +32,10 @@ MOST_SKIPPED_STEPS = 10
 def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
     """Train to the end, from the start or from where `last.ckpt` in the run's folder stands.
 
+    In a group of ranks (`distributed.join_world`) every rank calls this; rank 0 shows progress and writes the files.
+
     Args:
-        stop: looked at after every step; a signal in it ends the run there, with its state saved.
+        stop: looked at after every step; a signal in it, on any rank, ends the run there, with its state saved.
 
     Returns:
         The contents of `summary.json`.
@@ -42,20 +46,21 @@ def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
     """
     run = set_up(config)
     resume(run)
-    save_config(config, run.folder / CONFIG)
-    run.model.save(run.folder / "model.yaml")
+    if run.is_main:
+        save_config(config, run.folder / CONFIG)
+        run.model.save(run.folder / "model.yaml")
     done = run.progress.epoch * run.steps_per_epoch + run.progress.step
-    with (
-        SummaryWriter(str(run.folder), purge_step=run.progress.epoch + 1) as events,
-        tqdm(
-            total=config.epochs * run.steps_per_epoch * run.global_batch,
-            initial=done * run.global_batch,
-            desc=run.folder.name,
-            unit="img",
-            unit_scale=True,
-            dynamic_ncols=True,
-        ) as bar,
-    ):
+    bar = tqdm(
+        total=config.epochs * run.steps_per_epoch * run.global_batch,
+        initial=done * run.global_batch,
+        desc=run.folder.name,
+        unit="img",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=not run.is_main,
+    )
+    events = SummaryWriter(str(run.folder), purge_step=run.progress.epoch + 1, write_to_disk=run.is_main)
+    with bar, events:
         while run.progress.epoch < config.epochs:
             train_epoch(run, bar, stop or StopRequest())
             finish_epoch(run, bar, events)
@@ -79,7 +84,8 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
         inputs = [Tensor(array) for array in (pixels, labels, *targets)]
         lr = run.learning_rate
         random_state = Tensor([seed, progress.step], ms.int32)
-        result = run.step(Tensor(lr, ms.float32), random_state, *inputs).asnumpy()
+        asked_to_stop = Tensor(stop.signum is not None, ms.float32)
+        result = run.step(Tensor(lr, ms.float32), random_state, asked_to_stop, *inputs).asnumpy()
         now = time.perf_counter()
         progress.add_step(result, now - started)
         started = now
@@ -91,9 +97,11 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
                 f"{progress.step} of epoch {progress.epoch + 1} at optimizer.lr={lr:g} (last finite losses: "
                 f"cross-entropy {ce:.4g}, alignment {align:.4g}); lower optimizer.lr or set clip_norm"
             )
-        if stop.signum is not None:
+        if result[4] > 0:
             save_last(run)
-            raise Stopped(stop.signum)
+            # A launcher ends all ranks when the first one exits, and rank 0 must have saved by then.
+            distributed.wait_for_ranks()
+            raise Stopped(stop.signum or signal.SIGTERM)
 
 
 def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
@@ -101,6 +109,8 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
     config, progress = run.config, run.progress
     started = time.perf_counter()
     run.classify.set_train(False)
+    # Each rank has BatchNorm statistics of its own; those of rank 0 are evaluated and saved.
+    copy_from_rank_0(run.step.statistics)
     predictions = predict(run.classify, run.val_set, run.model.transform, config.batch_size, config.data.workers)
     metrics = {
         "epoch": progress.epoch + 1,
@@ -112,7 +122,8 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
         "skipped_steps": progress.skipped,
         "images_per_second": progress.step * run.global_batch / progress.train_seconds,
     }
-    append_metrics(run.folder / METRICS, metrics)
+    if run.is_main:
+        append_metrics(run.folder / METRICS, metrics)
     for name, value in metrics.items():
         if name != "epoch":
             events.add_scalar(name.replace("_", "/", 1), value, metrics["epoch"])
@@ -127,6 +138,8 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
 
 def write_summary(run: Run) -> dict[str, Any]:
     """Write `summary.json`: the last epoch's results, the best epoch's marked as selected on the validation split."""
+    if not run.is_main:
+        return {}
     epochs = read_metrics(run.folder / METRICS)
     last = epochs[-1]
     summary = {
@@ -140,6 +153,7 @@ def write_summary(run: Run) -> dict[str, Any]:
         "align": last["train_align"],
         "epochs": run.progress.epoch,
         "seed": run.config.seed,
+        "world_size": run.progress.world_size,
         "seconds": run.progress.seconds,
         "images_per_second": float(np.median([epoch["images_per_second"] for epoch in epochs])),
         "skipped_steps": sum(epoch["skipped_steps"] for epoch in epochs),

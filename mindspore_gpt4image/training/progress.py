@@ -15,6 +15,7 @@ class Progress:
     Attributes:
         config: the experiment, as nested dictionaries.
         train_images: how many there are.
+        world_size: number of ranks.
         epoch, step: whole epochs done, and steps done in the present one.
         sums: over the present epoch: cross-entropy and alignment of the steps taken, right answers, steps taken.
         skipped: steps of the present epoch that were not taken, since their gradient was not finite.
@@ -26,6 +27,7 @@ class Progress:
 
     config: dict[str, Any]
     train_images: int
+    world_size: int
     epoch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
@@ -39,7 +41,7 @@ class Progress:
 
     def add_step(self, result: np.ndarray, seconds: float) -> None:
         """Count one step by what `TrainStep` returned."""
-        ce, align, correct, taken = (float(value) for value in result)
+        ce, align, correct, taken, _ = (float(value) for value in result)
         self.step += 1
         self.seconds += seconds
         self.train_seconds += seconds
@@ -51,7 +53,10 @@ class Progress:
             self.skipped_in_a_row += 1
 
     def means(self, batch_size: int) -> dict[str, float]:
-        """Cross-entropy, alignment and top-1 (percent) over the steps taken in the present epoch."""
+        """Cross-entropy, alignment and top-1 (percent) over the steps taken in the present epoch.
+
+        `batch_size` is that of a rank.
+        """
         ce, align, correct, taken = self.sums
         steps = max(taken, 1.0)
         return {"ce": ce / steps, "align": align / steps, "top1": 100.0 * correct / (steps * batch_size)}

@@ -20,12 +20,16 @@ FREE_TO_CHANGE = PLACES | {"epochs"}
 
 
 def save_last(run: Run) -> None:
-    """Write `last.ckpt`: all that the next step depends on."""
+    """Write `last.ckpt`: all that the next step depends on, in which the ranks do not differ."""
+    if not run.is_main:
+        return
     save_checkpoint(run.folder / LAST, run.network, run.model, run.progress.to_dict(), run.step.state())
 
 
 def save_best(run: Run) -> None:
     """Write `best.ckpt`: the network alone."""
+    if not run.is_main:
+        return
     save_checkpoint(run.folder / BEST, run.network, run.model, run.progress.to_dict())
 
 
@@ -47,6 +51,8 @@ def resume(run: Run) -> None:
     }
     if saved.train_images != run.progress.train_images:
         changed["the number of training images"] = (saved.train_images, run.progress.train_images)
+    elif saved.world_size != run.progress.world_size:
+        changed["the number of ranks"] = (saved.world_size, run.progress.world_size)
     elif checkpoint.model != run.model:
         changed["the model"] = (checkpoint.model, run.model)
     if changed:
@@ -57,7 +63,8 @@ def resume(run: Run) -> None:
     run.step.keep_statistics()
     saved.config = run.progress.config
     run.progress = saved
-    cut_metrics(run.folder / METRICS, saved.epoch)
+    if run.is_main:
+        cut_metrics(run.folder / METRICS, saved.epoch)
 
 
 def cut_metrics(path: Path, epochs: int) -> None:

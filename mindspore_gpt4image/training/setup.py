@@ -47,6 +47,11 @@ class Run:
         return Path(self.config.output)
 
     @property
+    def is_main(self) -> bool:
+        """Whether this is the rank that writes files and shows progress."""
+        return distributed.rank() == 0
+
+    @property
     def global_batch(self) -> int:
         return self.config.batch_size * distributed.world_size()
 
@@ -76,7 +81,8 @@ def set_up(config: Config) -> Run:
     Raises:
         UserError: a mistake in the config or the data.
     """
-    use_device(config.device)
+    if not distributed.is_initialized():
+        use_device(config.device)
     train_set = list_split(config.data.root, "train")
     val_set = list_split(config.data.root, "val", classes=train_set.classes)
     texts = open_texts(config, train_set)
@@ -114,7 +120,7 @@ def set_up(config: Config) -> Run:
         network,
         TrainStep(network, preprocess, loss, optimizer, config.clip_norm),
         Classify(deployable(network), preprocess),
-        Progress(to_dict(config), len(train_set)),
+        Progress(to_dict(config), len(train_set), distributed.world_size()),
     )
     run.steps_per_epoch  # noqa: B018 (too few images for one batch are found here, not in the first epoch)
     return run

@@ -44,11 +44,12 @@ class TrainStep(nn.Cell):
         random_state: int32 [2], seed (of this rank) and number of the step: what drop path draws from.
         images: uint8 [B, H, W, 3].
         labels: int32 [B].
+        stop: float32 scalar, above 0 where this rank was asked to stop.
         text_emb, text_id: float32 [B, k] and int32 [B]; None for a baseline.
 
     Outputs:
-        float32 [4]: cross-entropy and alignment (means over this rank's rows), right answers on this rank, and 1 if the
-        step was taken or 0 if its gradient was not finite.
+        float32 [5], the same on every rank: cross-entropy, alignment and right answers (means over the ranks), 1 if the
+        step was taken or 0 if its gradient was not finite, and above 0 if any rank was asked to stop.
     """
 
     def __init__(self, network: nn.Cell, preprocess: nn.Cell, loss: nn.Cell, optimizer: nn.Optimizer, clip_norm=None):
@@ -59,7 +60,10 @@ class TrainStep(nn.Cell):
         self.forward_loss = ForwardLoss(network, preprocess, loss)
         self.gradient = ops.value_and_grad(self.forward_loss, None, optimizer.parameters, has_aux=True)
         ranks = distributed.world_size()
-        self.reduce = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=ranks) if ranks > 1 else None
+        self.ranks = ranks
+        if ranks > 1:
+            self.reduce = nn.DistributedGradReducer(optimizer.parameters, mean=True, degree=ranks)
+            self.sum = ops.AllReduce(ops.ReduceOp.SUM)
         self.random_state = network.drop_path.state if network.drop_path is not None else None
         # The forward pass moves the BatchNorm statistics before anybody knows whether the step is good.
         statistics = [p for p in weights(network).values() if not p.requires_grad]
@@ -78,11 +82,11 @@ class TrainStep(nn.Cell):
         for kept, statistic in zip(self.kept, self.statistics):
             kept.set_data(statistic.value().copy())
 
-    def construct(self, lr, random_state, images, labels, text_emb=None, text_id=None):
+    def construct(self, lr, random_state, stop, images, labels, text_emb=None, text_id=None):
         if self.random_state is not None:
             ops.assign(self.random_state, random_state)
         (_, ce, align, correct), gradients = self.gradient(images, labels, text_emb, text_id)
-        if self.reduce is not None:
+        if self.ranks > 1:
             gradients = self.reduce(gradients)
         finite = amp.all_finite(gradients)
         # Clipping comes after the check: it would turn an inf into NaN.
@@ -96,4 +100,5 @@ class TrainStep(nn.Cell):
         else:
             for i in range(len(self.statistics)):
                 ops.assign(self.statistics[i], self.kept[i])
-        return ops.stack([ce, align, correct, finite.astype(mstype.float32)])
+        result = ops.stack([ce, align, correct, finite.astype(mstype.float32), stop])
+        return self.sum(result) / self.ranks if self.ranks > 1 else result

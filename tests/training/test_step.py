@@ -35,7 +35,7 @@ def make_batch(seed=0):
 
 
 def call(step, batch, lr=0.05):
-    return step(Tensor(lr, ms.float32), Tensor([0, 0], ms.int32), *batch).asnumpy()
+    return step(Tensor(lr, ms.float32), Tensor([0, 0], ms.int32), Tensor(0, ms.float32), *batch).asnumpy()
 
 
 def snapshot(network, step):
