@@ -28,7 +28,7 @@ def test_every_option_it_names_is_one():
 
     known = {key for key, _ in options()}
     sections = {key.split(".")[0] for key in known if "." in key}
-    named = re.findall(r"\b((?:%s)\.\w+)=" % "|".join(sections), README)
+    named = re.findall(rf"\b((?:{'|'.join(sections)})\.\w+)=", README)
     assert named
     assert [key for key in named if key not in known] == []
 
