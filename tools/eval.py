@@ -7,7 +7,12 @@ from mindspore_gpt4image.errors import run_command
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", required=True, help="checkpoint file, or folder of a run (then its last.ckpt)")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="NAME_OR_FILE",
+        help="released checkpoint, checkpoint file, or folder of a run (then its last.ckpt)",
+    )
     parser.add_argument("--data", metavar="DIR", help="root of the data set (default: the one it was trained on)")
     parser.add_argument("--split", default="val", help="folder below the root (default: val)")
     parser.add_argument(
@@ -25,10 +30,11 @@ def main() -> None:
     from mindspore_gpt4image.device import use_device
     from mindspore_gpt4image.evaluation.evaluate import evaluate
     from mindspore_gpt4image.files import write_json
+    from mindspore_gpt4image.released import locate_checkpoint
 
     use_device(arguments.device)
     result = evaluate(
-        read_checkpoint(arguments.checkpoint),
+        read_checkpoint(locate_checkpoint(arguments.checkpoint)),
         arguments.split,
         data=arguments.data,
         embeddings=arguments.embeddings,

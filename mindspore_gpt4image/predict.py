@@ -1,0 +1,112 @@
+"""The best classes of images that nobody has labelled, from a checkpoint or an exported file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mindspore_gpt4image.checkpoint import read_checkpoint
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.evaluation.classification import Classify, classifier_of, predict
+from mindspore_gpt4image.export import load_mindir
+from mindspore_gpt4image.model_info import ModelInfo
+from mindspore_gpt4image.models import Preprocess
+from mindspore_gpt4image.sources.image_folder import EXTENSIONS, ImageSet
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's best classes, at most five, best first, and their probabilities."""
+
+    image: Path
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def to_dict(self) -> dict:
+        """With the keys of an evaluation's predictions."""
+        return {
+            "image": str(self.image),
+            "predicted": list(self.classes),
+            "probabilities": [round(value, 6) for value in self.probabilities],
+        }
+
+
+def open_classifier(path: str | Path) -> tuple[Classify, ModelInfo]:
+    """The classifier in a checkpoint, a run's folder or a MINDIR file with its `model.yaml` beside it.
+
+    Returns:
+        uint8 [B, crop, crop, 3] -> logits [B, C], and the model's description.
+
+    Raises:
+        UserError: the file, or the description beside it, is missing or damaged.
+    """
+    path = Path(path)
+    if path.suffix == ".mindir":
+        model = ModelInfo.load(path.with_name("model.yaml"))
+        return Classify(load_mindir(path), Preprocess(model.mean, model.std)).set_train(False), model
+    checkpoint = read_checkpoint(path)
+    return classifier_of(checkpoint), checkpoint.model
+
+
+def find_images(places: Iterable[str | Path]) -> list[Path]:
+    """The files among `places` as they are, and the images below each folder, sorted; hidden ones are ignored.
+
+    Raises:
+        UserError: there is no such file or folder, or a folder that holds no image or cannot be listed.
+    """
+    found = []
+    for place in map(Path, places):
+        if place.is_dir():
+            images = sorted(_images_below(place))
+            if not images:
+                raise UserError(f"{place}: holds no image; known endings are {', '.join(sorted(EXTENSIONS))}")
+            found += images
+        elif place.is_file():
+            found.append(place)
+        else:
+            raise UserError(f"{place}: no such file or folder")
+    return found
+
+
+def _images_below(folder: Path) -> Iterable[Path]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions") from error
+
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(parent, name) for name in files if not name.startswith(".")):
+            if path.suffix.lower() in EXTENSIONS:
+                yield path
+
+
+def predict_images(classify: Classify, model: ModelInfo, images: Sequence[Path]) -> list[Prediction]:
+    """Classify readable images, with the pixels and the code of evaluation.
+
+    Raises:
+        UserError: an image cannot be decoded; see `find_unreadable`.
+    """
+    # Their classes are not known: nothing that depends on the labels is read from the result.
+    unlabelled = ImageSet(Path(), list(map(str, images)), np.zeros(len(images), np.int32), model.classes, {})
+    # The last batch is filled up: a single image must not cost a whole one.
+    batch_size = min(BATCH_SIZE, max(len(images), 1))
+    best = predict(classify, unlabelled, model.transform, batch_size, workers=os.cpu_count() or 1)
+    return [
+        Prediction(image, tuple(model.classes[position] for position in classes), tuple(map(float, probabilities)))
+        for image, classes, probabilities in zip(images, best.classes, best.probabilities)
+    ]
+
+
+def render_table(predictions: Sequence[Prediction]) -> str:
+    """Columns of image, class and probability; a line a class, the image on its first."""
+    rows = [("image", "class", "probability")]
+    for prediction in predictions:
+        for rank, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities)):
+            rows.append((str(prediction.image) if rank == 0 else "", name, f"{probability:.2%}"))
+    image, name, probability = (max(map(len, column)) for column in zip(*rows))
+    return "\n".join(f"{row[0]:{image}}  {row[1]:{name}}  {row[2]:>{probability}}" for row in rows)
