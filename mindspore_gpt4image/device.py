@@ -23,11 +23,13 @@ def use_device(device: str) -> None:
             "slower than 2.8.0; on CPU install mindspore==2.8.0",
             stacklevel=2,
         )
-    try:
-        ms.set_device(device)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"device={device}: MindSpore {ms.__version__} cannot use it here ({reason})") from error
+    # Setting the device again is an error once something has run on it.
+    if ms.get_context("device_target") != device:
+        try:
+            ms.set_device(device)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"device={device}: MindSpore {ms.__version__} cannot use it here ({reason})") from error
     ms.set_context(mode=ms.GRAPH_MODE)
 
 

@@ -118,10 +118,10 @@ def test_ranks_give_the_losses_of_one_process_step_by_step(data, config, joined,
 
 def test_a_stopped_run_goes_on_bit_equal_and_evaluates_what_it_saved(data, config, tmp_path):
     """BatchNorm, random pixels, 2 ranks: SIGTERM to the launcher, then the same command again."""
-    options = overrides(data, tmp_path / "whole", epochs=40)
+    options = overrides(data, tmp_path / "whole", epochs=15)
     finish(launcher(2, config, options))
 
-    options = overrides(data, tmp_path / "stopped", epochs=40)
+    options = overrides(data, tmp_path / "stopped", epochs=15)
     process = launcher(2, config, options)
     wait_for(tmp_path / "stopped" / "last.ckpt")
     workers = pids(tmp_path / "stopped", 2)
@@ -130,7 +130,7 @@ def test_a_stopped_run_goes_on_bit_equal_and_evaluates_what_it_saved(data, confi
     assert "stopped by SIGTERM" in error
     assert_gone(workers)
     stopped = read_checkpoint(tmp_path / "stopped").progress
-    assert stopped["epoch"] < 40
+    assert stopped["epoch"] < 15
     finish(launcher(2, config, options))
 
     whole, resumed = read_checkpoint(tmp_path / "whole"), read_checkpoint(tmp_path / "stopped")
