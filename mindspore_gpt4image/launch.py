@@ -134,7 +134,8 @@ def launch(count: int, arguments: list[str], config: Config) -> int:
     for number in [rank] if rank is not None else range(count):
         lines = _read(ranks.log(number)).replace("\r", "\n").splitlines()[-LAST_LINES:]
         print(f"\n--- last lines of rank {number}", *lines, sep="\n", file=sys.stderr)
-    print(f"error: rank {rank} failed with exit code {code}; logs: {logs}", file=sys.stderr)
+    who = "a rank" if rank is None else f"rank {rank}"
+    print(f"error: {who} failed with exit code {code}; logs: {logs}", file=sys.stderr)
     return code
 
 

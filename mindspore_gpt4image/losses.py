@@ -186,6 +186,11 @@ class GPT4ImageLoss(nn.Cell):
         image = normalize(image_emb)
         text = ops.stop_gradient(text_emb.astype(mstype.float32))
         target = text if text_target is None else ops.stop_gradient(text_target.astype(mstype.float32))
+        if text_id is not None:
+            # What stands in for a missing text must not reach anybody, and 0 times NaN would.
+            missing = (text_id < 0).reshape(-1, 1)
+            text = ops.where(missing, ops.zeros_like(text), text)
+            target = ops.where(missing, ops.zeros_like(target), target)
         if self.alignment == "cosine":
             row_loss = cosine_distance(image, target)
         else:

@@ -187,7 +187,7 @@ def test_rows_without_text_leave_the_sum_but_not_the_mean():
     """
     emb = np.tile(random_batch()[1][:1], (BATCH, 1))
     text_id = np.array([0, -1, 2, 3, -1, 5, 6, -1])
-    text_emb = np.where(text_id[:, None] < 0, 1e4, emb)
+    text_emb = np.where(text_id[:, None] < 0, np.nan, emb)
     for kind in ("infonce", "clip"):
         actual = align(kind, emb, text_emb, text_id)
         assert actual.value == pytest.approx(5 / 8 * np.log(5), rel=1e-6), kind
