@@ -137,7 +137,7 @@ def train_batches(
         if broken:
             path, reason = broken[0]
             more = f" ({len(broken)} such images in this epoch)" if len(broken) > 1 else ""
-            raise UserError(f"{path}: cannot be read ({reason}); mend or remove it{more}") from error
+            raise UserError(f"{path}: {reason}{more}") from error
         raise
 
 

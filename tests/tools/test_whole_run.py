@@ -164,7 +164,7 @@ class TestMistakes:
         path = tmp_path / "train" / "red" / "03.png"
         path.write_bytes(path.read_bytes()[:70])
         result = run("train.py", "--config", config, *overrides(tmp_path, tmp_path / "run"), code=1)
-        assert "train/red/03.png: cannot be read" in result.stderr.splitlines()[-1]
+        assert "train/red/03.png: cannot be decoded" in result.stderr.splitlines()[-1]
 
     def test_empty_folder(self, config, tmp_path):
         (tmp_path / "train").mkdir()
