@@ -89,7 +89,8 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
         now = time.perf_counter()
         progress.add_step(result, now - started)
         started = now
-        _show(run, bar)
+        bar.set_postfix_str(_status(run), refresh=False)
+        bar.update(run.global_batch)
         if progress.skipped_in_a_row > MOST_SKIPPED_STEPS:
             ce, align = progress.last_losses
             raise UserError(
@@ -130,10 +131,10 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
     if metrics["val_top1"] > progress.best_top1 and np.isfinite(metrics["val_ce"]):
         progress.best_top1, progress.best_epoch = metrics["val_top1"], metrics["epoch"]
         save_best(run)
+    bar.set_postfix_str(f"{_status(run)}, val top-1 {metrics['val_top1']:.2f}")
     progress.next_epoch()
     progress.seconds += time.perf_counter() - started
     save_last(run)
-    bar.set_postfix_str(f"{bar.postfix}, val top-1 {metrics['val_top1']:.2f}")
 
 
 def write_summary(run: Run) -> dict[str, Any]:
@@ -163,10 +164,8 @@ def write_summary(run: Run) -> dict[str, Any]:
     return summary
 
 
-def _show(run: Run, bar: tqdm) -> None:
+def _status(run: Run) -> str:
+    """Where the present epoch stands, for the progress bar."""
     means = run.progress.means(run.config.batch_size)
-    text = f"epoch {run.progress.epoch + 1}/{run.config.epochs}, CE {means['ce']:.3f}"
-    if run.texts:
-        text += f", align {means['align']:.3f}"
-    bar.set_postfix_str(f"{text}, top-1 {means['top1']:.1f}", refresh=False)
-    bar.update(run.global_batch)
+    align = f", align {means['align']:.3f}" if run.texts else ""
+    return f"epoch {run.progress.epoch + 1}/{run.config.epochs}, CE {means['ce']:.3f}{align}, top-1 {means['top1']:.1f}"
