@@ -116,6 +116,7 @@ def test_ranks_give_the_losses_of_one_process_step_by_step(data, config, joined,
     assert joined[3][0] < joined[0][0]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_equal_and_evaluates_what_it_saved(data, config, tmp_path):
     """BatchNorm, random pixels, 2 ranks: SIGTERM to the launcher, then the same command again."""
     options = overrides(data, tmp_path / "whole", epochs=15)
