@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from mindspore import Parameter, ParameterTuple, amp, nn, ops
+from collections.abc import Sequence
+
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
 
 from mindspore_gpt4image import distributed
 from mindspore_gpt4image.models import weights
+
+
+def all_finite(gradients: Sequence[Tensor]) -> Tensor:
+    """Whether no entry is inf, NaN or above 1e19 (whose square is inf in float32): a bool scalar.
+
+    An inf or NaN survives the sum of squares. `mindspore.amp.all_finite` is exact, and takes four times as long on CPU,
+    110 ms for ResNet-50.
+    """
+    half_square = ops.L2Loss()
+    return ops.isfinite(ops.stack([half_square(gradient) for gradient in gradients]).sum())
 
 
 class ForwardLoss(nn.Cell):
@@ -88,7 +100,7 @@ class TrainStep(nn.Cell):
         (_, ce, align, correct), gradients = self.gradient(images, labels, text_emb, text_id)
         if self.ranks > 1:
             gradients = self.reduce(gradients)
-        finite = amp.all_finite(gradients)
+        finite = all_finite(gradients)
         # Clipping comes after the check: it would turn an inf into NaN.
         if self.clip_norm is not None:
             gradients = ops.clip_by_global_norm(gradients, self.clip_norm)

@@ -3,12 +3,12 @@
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.models import Preprocess, create_network
 from mindspore_gpt4image.training.optimizer import create_optimizer
-from mindspore_gpt4image.training.step import TrainStep
+from mindspore_gpt4image.training.step import TrainStep, all_finite
 
 BATCH, SIDE, TEXT_DIM, CLASSES = 4, 16, 8, 3
 
@@ -86,3 +86,21 @@ def test_clipping_bounds_the_global_norm_of_the_update():
     moved = [p.asnumpy() - old for p, old in zip(network.trainable_params(), before)]
     norm = np.sqrt(sum((difference.astype(np.float64) ** 2).sum() for difference in moved))
     assert norm == pytest.approx(0.01, rel=1e-3)
+
+
+class AllFinite(nn.Cell):
+    def construct(self, *gradients):
+        return all_finite(gradients)
+
+
+@pytest.fixture(scope="module")
+def all_finite_cell():
+    return AllFinite()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(np.nan, False), (np.inf, False), (-np.inf, False), (1e18, True)])
+@pytest.mark.parametrize("position", range(3))
+def test_one_bad_number_in_any_gradient_is_found(all_finite_cell, value, expected, position):
+    gradients = [np.ones((2, 3, 1, 1), np.float32), np.zeros((4, 3), np.float32), np.full(4, -2, np.float32)]
+    gradients[position].flat[-1] = value
+    assert all_finite_cell(*map(Tensor, gradients)).asnumpy() == expected
