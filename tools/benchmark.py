@@ -16,7 +16,7 @@ def main() -> None:
         help="a training step (CPU)",
         description="The aligned step against the baseline, MindCV's and PyTorch's; the alignment on 1 to 64 ranks.",
     )
-    command.add_argument("--quick", action="store_true", help="5 minutes in place of 30: fewer networks and runs")
+    command.add_argument("--quick", action="store_true", help="5 minutes in place of 30: ResNet-50 alone, fewer runs")
     command.add_argument("--json", metavar="FILE", type=Path, help="write the rows here")
     arguments = parser.parse_args()
 

@@ -48,12 +48,12 @@ class Comparison:
         low, high = self.interval
         goal = "-" if self.goal is None else f"{self.goal:g} {'met' if self.is_met else 'MISSED'}"
         return (
-            f"{self.name:<64} {self.ours:>10.4g} {self.peer:>10.4g} {self.unit:<5} {self.ratio:>7.3f} "
+            f"{self.name:<60} {self.ours:>10.4g} {self.peer:>10.4g} {self.unit:<5} {self.ratio:>7.3f} "
             f"{low:>7.3f} to {high:<7.3f} {self.runs:>4}  {goal}"
         )
 
 
-HEADER = f"{'':<64} {'ours':>10} {'peer':>10} {'':<5} {'ratio':>7} {'95% interval':^18} {'runs':>4}  goal"
+HEADER = f"{'':<60} {'ours':>10} {'peer':>10} {'':<5} {'ratio':>7} {'95% interval':^18} {'runs':>4}  goal"
 
 
 def compare(
