@@ -6,12 +6,11 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import mindspore.dataset as ds
 import numpy as np
-from mindspore.dataset import vision
 
+from mindspore_gpt4image.data.augmentation import Augmentation
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources.decoding import encoded_rgb, find_unreadable, open_rgb
 from mindspore_gpt4image.sources.image_folder import ImageSet
@@ -19,7 +18,6 @@ from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
 # Encoded images in memory beyond those that MindData holds.
 _READ_AHEAD = 64
-_FILTERS = {"bilinear": vision.Inter.LINEAR, "bicubic": vision.Inter.BICUBIC}
 
 
 def epoch_order(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
@@ -46,37 +44,6 @@ def steps_per_epoch(count: int, batch_size: int, world_size: int) -> int:
             f"the train split has {count}"
         )
     return steps
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to a training image; see `AugmentConfig` for each value."""
-
-    image_size: int
-    crop: str = "random_resized"
-    min_area: float = 0.08
-    padding: int = 4
-    fill: int = 0
-    flip: float = 0.5
-    color_jitter: float = 0.0
-    interpolation: str = "bilinear"
-
-    def operators(self) -> list:
-        """MindData's C++ operators, from encoded bytes to uint8 [image_size, image_size, 3]."""
-        size = (self.image_size, self.image_size)
-        filter = _FILTERS[self.interpolation]
-        if self.crop == "random_resized":
-            operators = [vision.RandomCropDecodeResize(size, scale=(self.min_area, 1.0), interpolation=filter)]
-        else:
-            operators = [vision.Decode(), vision.Resize(size, filter)]
-            if self.crop == "padded":
-                operators.append(vision.RandomCrop(size, padding=self.padding, fill_value=self.fill))
-        if self.flip > 0:
-            operators.append(vision.RandomHorizontalFlip(self.flip))
-        if self.color_jitter > 0:
-            change = (1 - self.color_jitter, 1 + self.color_jitter)
-            operators.append(vision.RandomColorAdjust(brightness=change, contrast=change, saturation=change))
-        return operators
 
 
 class _EncodedImages:

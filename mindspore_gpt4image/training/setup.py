@@ -11,7 +11,8 @@ from mindspore import nn
 
 from mindspore_gpt4image import distributed
 from mindspore_gpt4image.config import Config, to_dict
-from mindspore_gpt4image.data.pipeline import Augmentation, steps_per_epoch
+from mindspore_gpt4image.data.augmentation import Augmentation
+from mindspore_gpt4image.data.pipeline import steps_per_epoch
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.data.texts import TextTargets, join_texts, shuffle_texts
 from mindspore_gpt4image.device import use_device

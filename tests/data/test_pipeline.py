@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from tiny_data import SIDE, make_images
 
+from mindspore_gpt4image.data.augmentation import Augmentation
 from mindspore_gpt4image.data.pipeline import (
-    Augmentation,
     epoch_order,
     evaluation_batches,
     steps_per_epoch,
