@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import atomic_write
+from mindspore_gpt4image.sources.formats import FORMATS
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
@@ -34,7 +35,7 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 @dataclass
 class DataConfig:
     root: str = option(MISSING, "folder of the data set: train/<class>/<image>, val/<class>/<image>")
-    format: str = option("folder", "how the data set is stored", choices=("folder",))
+    format: str = option("auto", "how the data set is stored; auto: told by what lies at data.root", choices=FORMATS)
     embeddings: Optional[str] = option(None, "embedding store of the descriptions, made by tools/encode.py")
     descriptions: Optional[str] = option(None, "description set the store must have been made from (checked if given)")
     text: str = option("short", "which text of the description set the store must hold", choices=("short", "long"))

@@ -15,7 +15,8 @@ from mindspore_gpt4image.evaluation.classification import Classify, classifier_o
 from mindspore_gpt4image.export import load_mindir
 from mindspore_gpt4image.model_info import ModelInfo
 from mindspore_gpt4image.models import Preprocess
-from mindspore_gpt4image.sources.image_folder import EXTENSIONS, ImageSet
+from mindspore_gpt4image.sources.image_folder import EXTENSIONS, ImageFiles
+from mindspore_gpt4image.sources.image_set import ImageSet
 
 BATCH_SIZE = 64
 
@@ -85,21 +86,31 @@ def _images_below(folder: Path) -> Iterable[Path]:
                 yield path
 
 
+def find_broken(images: Sequence[Path]) -> dict[Path, str]:
+    """The images that cannot be decoded, and why."""
+    return {images[position]: fault for position, fault in _unlabelled(images).find_broken()}
+
+
 def predict_images(classify: Classify, model: ModelInfo, images: Sequence[Path]) -> list[Prediction]:
     """Classify readable images, with the pixels and the code of evaluation.
 
     Raises:
-        UserError: an image cannot be decoded; see `find_unreadable`.
+        UserError: an image cannot be decoded; see `find_broken`.
     """
-    # Their classes are not known: nothing that depends on the labels is read from the result.
-    unlabelled = ImageSet(Path(), list(map(str, images)), np.zeros(len(images), np.int32), model.classes, {})
     # The last batch is filled up: a single image must not cost a whole one.
     batch_size = min(BATCH_SIZE, max(len(images), 1))
+    unlabelled = _unlabelled(images, model.classes)
     best = predict(classify, unlabelled, model.transform, batch_size, workers=os.cpu_count() or 1)
     return [
         Prediction(image, tuple(model.classes[position] for position in classes), tuple(map(float, probabilities)))
         for image, classes, probabilities in zip(images, best.classes, best.probabilities)
     ]
+
+
+def _unlabelled(images: Sequence[Path], classes: tuple[str, ...] = ()) -> ImageSet:
+    """A set of images whose classes are not known: nothing may be read from its labels."""
+    ids = list(map(str, images))
+    return ImageSet(Path(), "", ids, np.zeros(len(ids), np.int32), classes, ImageFiles(Path(), ids))
 
 
 def render_table(predictions: Sequence[Prediction]) -> str:

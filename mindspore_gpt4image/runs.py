@@ -16,7 +16,7 @@ from mindspore_gpt4image.errors import UserError
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
 # Where a run lies, reads from and runs: no part of the experiment.
-PLACES = {"output", "device", "data.root", "data.embeddings", "data.descriptions"}
+PLACES = {"output", "device", "data.root", "data.format", "data.embeddings", "data.descriptions"}
 # In the order in which a comparison shows them.
 ARMS = ("baseline", "aligned", "control")
 

@@ -20,22 +20,20 @@ def main() -> None:
 
     from mindspore_gpt4image.device import use_device
     from mindspore_gpt4image.files import write_json
-    from mindspore_gpt4image.predict import find_images, open_classifier, predict_images, render_table
+    from mindspore_gpt4image.predict import find_broken, find_images, open_classifier, predict_images, render_table
     from mindspore_gpt4image.released import locate_checkpoint
-    from mindspore_gpt4image.sources.decoding import find_unreadable
 
     use_device(arguments.device)
     images = find_images(arguments.images)
     classify, model = open_classifier(locate_checkpoint(arguments.checkpoint))
     # One broken image does not cost the predictions of all others.
-    broken = dict(find_unreadable(images))
+    broken = find_broken(images)
     predictions = predict_images(classify, model, [image for image in images if image not in broken])
     if arguments.json:
         write_json(arguments.json, [prediction.to_dict() for prediction in predictions])
     print(render_table(predictions))
     if broken:
-        listed = "; ".join(f"{path}: {reason}" for path, reason in broken.items())
-        raise UserError(f"not predicted, {len(broken)} of {len(images)} images: {listed}")
+        raise UserError(f"not predicted, {len(broken)} of {len(images)} images: {'; '.join(broken.values())}")
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from mindspore_gpt4image.errors import run_command
 from mindspore_gpt4image.sources import emoji
-from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.formats import list_images
 
 
 def prepare_emoji(output: Path) -> None:
     written = emoji.write_emoji(output)
     print(f"emoji data set {'written to' if written else 'was there already:'} {output}")
     for split in ("train", "val", "test"):
-        images = list_split(output, split)
+        images = list_images(output, split)
         print(f"  {split}: {len(images)} images, {len(images.classes)} classes")
     print(f"  descriptions: {output / emoji.DESCRIPTIONS}")
 

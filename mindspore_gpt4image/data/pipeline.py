@@ -12,8 +12,7 @@ import numpy as np
 
 from mindspore_gpt4image.data.augmentation import Augmentation
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.sources.decoding import encoded_rgb, find_unreadable, open_rgb
-from mindspore_gpt4image.sources.image_folder import ImageSet
+from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
 # Encoded images in memory beyond those that MindData holds.
@@ -59,7 +58,7 @@ class _EncodedImages:
         waiting: deque[tuple[int, Future]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:
             for position in self.order:
-                waiting.append((position, pool.submit(encoded_rgb, self.images.path(position))))
+                waiting.append((position, pool.submit(self.images.encoded, position)))
                 if len(waiting) == _READ_AHEAD:
                     yield self._first(waiting)
             while waiting:
@@ -100,11 +99,10 @@ def train_batches(
     try:
         yield from dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
     except RuntimeError as error:
-        broken = find_unreadable([images.path(position) for position in order])
+        broken = images.find_broken(order.tolist())
         if broken:
-            path, reason = broken[0]
             more = f" ({len(broken)} such images in this epoch)" if len(broken) > 1 else ""
-            raise UserError(f"{path}: {reason}{more}") from error
+            raise UserError(broken[0][1] + more) from error
         raise
 
 
@@ -121,7 +119,7 @@ def evaluation_batches(
     """
 
     def pixels(position: int) -> np.ndarray:
-        return transform(open_rgb(images.path(position)))
+        return transform(images.rgb(position))
 
     chunks = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
     with ThreadPoolExecutor(min(workers, os.cpu_count() or 1)) as pool:

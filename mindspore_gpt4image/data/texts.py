@@ -8,7 +8,7 @@ import numpy as np
 
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.sources.image_folder import ImageSet
+from mindspore_gpt4image.sources.image_set import ImageSet
 
 # Keeps the permutation of the control arm apart from the shuffles of the epochs, which use (seed, epoch).
 _CONTROL_STREAM = 2**32 - 1

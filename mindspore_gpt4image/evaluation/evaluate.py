@@ -10,7 +10,7 @@ from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.evaluation.classification import classifier_of, predict
 from mindspore_gpt4image.evaluation.retrieval import embedder_of, retrieve
-from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.formats import list_images
 
 
 def evaluate(
@@ -33,7 +33,7 @@ def evaluate(
     """
     model = checkpoint.model
     root = data or checkpoint.progress["config"]["data"]["root"]
-    images = list_split(root, split, classes=model.classes)
+    images = list_images(root, split, classes=model.classes)
     store = open_store(checkpoint, embeddings) if embeddings else None
     predictions = predict(classifier_of(checkpoint), images, model.transform, batch_size, workers, desc=split)
     result = {

@@ -12,7 +12,7 @@ from mindspore_gpt4image.data.pipeline import evaluation_batches
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.losses import normalize
 from mindspore_gpt4image.models import Preprocess
-from mindspore_gpt4image.sources.image_folder import ImageSet
+from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
 

@@ -11,7 +11,7 @@ from sklearn.manifold import TSNE
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.report.pictures import contact_sheet
-from mindspore_gpt4image.sources.image_folder import ImageSet
+from mindspore_gpt4image.sources.image_set import ImageSet
 
 MOST_POINTS = 2000
 TILE = 40
@@ -37,7 +37,7 @@ def embedding_map(images: ImageSet, store: EmbeddingStore, texts: Mapping[str, s
         chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST_POINTS, replace=False))
     embeddings, _ = store.take(rows[chosen])
     places = project(embeddings)
-    sheet, columns = contact_sheet([images.path(index) for index in chosen], TILE)
+    sheet, columns = contact_sheet(images, chosen.tolist(), TILE)
     points = [
         [round(float(x), 4), round(float(y), 4), int(images.labels[index]), texts[images.ids[index]], images.ids[index]]
         for (x, y), index in zip(places, chosen)

@@ -19,7 +19,7 @@ from mindspore_gpt4image.report.pages import render_html, render_markdown
 from mindspore_gpt4image.runs import ARMS, group_runs, read_run
 from mindspore_gpt4image.sources.descriptions import read_descriptions
 from mindspore_gpt4image.sources.emoji import ATTRIBUTION, DESCRIPTIONS
-from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.formats import list_images
 
 SPLIT = "test"
 EXAMPLES = 3
@@ -97,7 +97,7 @@ def conclusions(comparison: Comparison) -> list[str]:
 def write_report(quickstart: Quickstart) -> None:
     """Write report.md, its figures and report.html into the quickstart's folder."""
     folder, data, comparison, config = quickstart.folder, quickstart.data, quickstart.comparison, quickstart.config
-    sets = {split: list_split(data, split) for split in ("train", "val", SPLIT)}
+    sets = {split: list_images(data, split) for split in ("train", "val", SPLIT)}
     train = sets["train"]
     texts = read_descriptions(data / DESCRIPTIONS, config["data"]["text"])
     store = EmbeddingStore.open(config["data"]["embeddings"])
@@ -124,7 +124,7 @@ def write_report(quickstart: Quickstart) -> None:
         "quickstart.html.j2",
         **facts,
         map=embedding_map(train, store, texts),
-        gallery=gallery(comparison, data, texts),
+        gallery=gallery(comparison, sets[SPLIT], texts),
         # Its first line is a heading of its own.
         attribution=(data / ATTRIBUTION).read_text(encoding="utf-8").partition("\n")[2],
     )

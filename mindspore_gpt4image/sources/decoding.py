@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -80,25 +78,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     image = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def find_unreadable(paths: Iterable[Path]) -> list[tuple[Path, str]]:
-    """Decode every image in full; the paths that fail and why, in the order given."""
-    paths = iter(paths)
-    with ThreadPoolExecutor() as pool:
-        found = []
-        # In blocks: a pool queues all that it is given, and there may be millions.
-        while block := list(islice(paths, 1024)):
-            found += [(path, fault) for path, fault in zip(block, pool.map(_fault, block)) if fault]
-    return found
-
-
-def _fault(path: Path) -> str | None:
-    try:
-        open_rgb(path)
-    except UserError as error:
-        return str(error).removeprefix(f"{path}: ")
-    return None
 
 
 @contextmanager

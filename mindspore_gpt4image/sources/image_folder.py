@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.sources.decoding import encoded_rgb, open_rgb
+from mindspore_gpt4image.sources.image_set import ImageSet
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
@@ -18,36 +20,26 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif"
 _DROPPINGS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """The images of one split, sorted by id.
+class ImageFiles:
+    """Reads the image files at `root/id`."""
 
-    Attributes:
-        root: the data set's folder.
-        ids: POSIX paths under `root`, split included: `train/cat/a.png`.
-        labels: int32 [n], positions in `classes`.
-        classes: names of the classes.
-        skipped: how many files are not images, by extension in lower case.
-    """
+    def __init__(self, root: Path, ids: Sequence[str]):
+        self._root, self._ids = root, ids
 
-    root: Path
-    ids: list[str]
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    skipped: dict[str, int]
+    def path(self, position: int) -> Path:
+        return self._root / self._ids[position]
 
-    def __len__(self) -> int:
-        return len(self.ids)
+    def encoded(self, position: int) -> bytes:
+        return encoded_rgb(self.path(position))
 
-    def path(self, index: int) -> Path:
-        return self.root / self.ids[index]
+    def rgb(self, position: int) -> Image.Image:
+        return open_rgb(self.path(position))
 
-    @property
-    def paths(self) -> list[Path]:
-        return [self.root / id for id in self.ids]
+    def where(self, position: int) -> str:
+        return str(self.path(position))
 
 
-def list_split(root: str | Path, split: str, classes: Sequence[str] | None = None) -> ImageSet:
+def list_folder(root: str | Path, split: str, classes: Sequence[str] | None = None) -> ImageSet:
     """List the images in `root/split/<class>/`, however deep below the class.
 
     Without `classes` the sorted names of the folders are the classes. With it (those of a checkpoint or of the train
@@ -90,11 +82,14 @@ def list_split(root: str | Path, split: str, classes: Sequence[str] | None = Non
             raise UserError(f"{folder / name}: the class has no image; add images or remove the folder")
 
     labelled.sort()
+    ids = [id for id, _ in labelled]
     return ImageSet(
         root=root,
-        ids=[id for id, _ in labelled],
+        split=split,
+        ids=ids,
         labels=np.array([label for _, label in labelled], np.int32),
         classes=classes,
+        reader=ImageFiles(root, ids),
         skipped=dict(sorted(skipped.items())),
     )
 

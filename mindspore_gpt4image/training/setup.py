@@ -21,7 +21,8 @@ from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.model_info import ModelInfo
 from mindspore_gpt4image.models import Preprocess, create_network, deployable
 from mindspore_gpt4image.sources.descriptions import file_sha256
-from mindspore_gpt4image.sources.image_folder import ImageSet, list_split
+from mindspore_gpt4image.sources.formats import list_images
+from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.training.optimizer import create_optimizer
 from mindspore_gpt4image.training.progress import Progress
 from mindspore_gpt4image.training.schedule import learning_rate, scaled_lr
@@ -84,8 +85,9 @@ def set_up(config: Config) -> Run:
     """
     if not distributed.is_initialized():
         use_device(config.device)
-    train_set = list_split(config.data.root, "train")
-    val_set = list_split(config.data.root, "val", classes=train_set.classes)
+    root, format = config.data.root, config.data.format
+    train_set = list_images(root, "train", format=format)
+    val_set = list_images(root, "val", format=format, classes=train_set.classes)
     texts = open_texts(config, train_set)
     model = describe_model(config, train_set.classes, texts)
     ms.set_seed(config.seed)

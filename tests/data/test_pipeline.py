@@ -13,7 +13,7 @@ from mindspore_gpt4image.data.pipeline import (
     train_batches,
 )
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.formats import list_images
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
 PLAIN = Augmentation(SIDE, crop="none", flip=0.0)
@@ -24,11 +24,11 @@ RANDOM = Augmentation(SIDE, crop="padded", flip=0.5, color_jitter=0.3)
 def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     make_images(root, "train", 9)
-    return list_split(root, "train")
+    return list_images(root, "train")
 
 
 def read(images, position):
-    return np.asarray(Image.open(images.path(position)).convert("RGB"))
+    return np.asarray(Image.open(images.root / images.ids[position]))
 
 
 def collect(batches):
@@ -84,7 +84,7 @@ def test_flips_and_shifts_are_independent(tmp_path):
     pixels[8, 4] = 255
     for number in range(400):
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    images = list_split(tmp_path, "train")
+    images = list_images(tmp_path, "train")
     augmentation = Augmentation(SIDE, crop="padded", flip=0.5, padding=3)
     seen, _ = collect(train_batches(images, np.arange(400), augmentation, 40, seed=5, workers=2))
     column = seen.sum(axis=(1, 3)).argmax(axis=1)
@@ -106,7 +106,7 @@ def test_an_image_that_breaks_in_training_is_named(tmp_path):
     make_images(tmp_path, "train", 3)
     path = tmp_path / "train" / "green" / "01.png"
     path.write_bytes(path.read_bytes()[:60])
-    images = list_split(tmp_path, "train")
+    images = list_images(tmp_path, "train")
     with pytest.raises(UserError, match="green/01.png"):
         list(train_batches(images, np.arange(9), PLAIN, 3, seed=0, workers=2))
 
@@ -124,6 +124,6 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(images, batch_size)
 def test_evaluation_names_an_image_it_cannot_read(tmp_path):
     make_images(tmp_path, "val", 2)
     (tmp_path / "val" / "red" / "00.png").write_bytes(b"")
-    images = list_split(tmp_path, "val")
+    images = list_images(tmp_path, "val")
     with pytest.raises(UserError, match="red/00.png"):
         list(evaluation_batches(images, np.arange(6), EvalTransform(SIDE, SIDE), 4, workers=2))

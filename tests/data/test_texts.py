@@ -7,7 +7,7 @@ from tiny_data import TEXT_DIM, make_images
 from mindspore_gpt4image.data.store import EmbeddingStore, write_store
 from mindspore_gpt4image.data.texts import join_texts, shuffle_texts
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.formats import list_images
 
 METADATA = {"encoder": "random", "text": "short", "truncated": 0, "descriptions_sha256": "0" * 64}
 
@@ -16,7 +16,7 @@ METADATA = {"encoder": "random", "text": "short", "truncated": 0, "descriptions_
 def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     make_images(root, "train", 4)
-    return list_split(root, "train")
+    return list_images(root, "train")
 
 
 def make(tmp_path, ids, name="s.mindrecord"):

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_data import CLASSES, SIDE, make_images
 
 from mindspore_gpt4image.evaluation.classification import Predictions, log_softmax, predict
-from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.formats import list_images
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
 
@@ -25,7 +25,7 @@ def images(tmp_path_factory):
     make_images(root, "val", 9)
     # One picture in the wrong folder: 26 of 27 are right.
     (root / "val" / "red" / "00.png").write_bytes((root / "val" / "blue" / "00.png").read_bytes())
-    return list_split(root, "val")
+    return list_images(root, "val")
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 26, 27, 64])
@@ -50,7 +50,7 @@ def test_cross_entropy_is_the_mean_over_the_images(images):
     predictions = predict(MeanColour(), images, EvalTransform(SIDE, SIDE), 8, workers=1)
     losses = []
     for position, label in enumerate(images.labels):
-        pixels = EvalTransform(SIDE, SIDE)(Image.open(images.path(position)).convert("RGB"))
+        pixels = EvalTransform(SIDE, SIDE)(Image.open(images.root / images.ids[position]))
         scores = MeanColour()(Tensor(pixels[None])).asnumpy()[0].astype(np.float64)
         losses.append(np.log(np.exp(scores).sum()) - scores[label])
     assert predictions.cross_entropy == pytest.approx(np.mean(losses), rel=1e-6)
@@ -70,6 +70,6 @@ def test_log_softmax_of_huge_logits_is_finite():
 
 def test_a_class_without_images_has_no_accuracy(images, tmp_path):
     make_images(tmp_path, "val", 1)
-    some = list_split(tmp_path, "val", classes=("blue", "green", "none", "red"))
+    some = list_images(tmp_path, "val", classes=("blue", "green", "none", "red"))
     predictions = Predictions(some, some.labels[:, None], np.ones((3, 1), np.float32), np.zeros(3, np.float32))
     assert predictions.per_class()[2] == {"class": "none", "images": 0, "correct": 0, "top1": None}

