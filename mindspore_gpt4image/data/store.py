@@ -16,13 +16,13 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mindspore_gpt4image import __version__
+from mindspore_gpt4image.data.mindrecord import read_rows
 from mindspore_gpt4image.errors import UserError
 
 _METADATA = frozenset({"encoder", "dim", "dtype", "text", "count", "truncated", "descriptions_sha256"})
@@ -53,7 +53,7 @@ class EmbeddingStore:
         """Open a store; the first time, read the MindRecord, check every row and keep a copy as arrays.
 
         The copy lies in `cache_dir`, by default beside the store, or in the user's cache folder where the store's
-        folder cannot be written. It is made anew when the store changes. Only making it needs MindSpore.
+        folder cannot be written. It is made anew when the store changes. None of this needs MindSpore.
 
         Raises:
             UserError: the file or its index is missing, cut short, renamed or no embedding store; an id comes twice;
@@ -381,32 +381,18 @@ def _write_arrays(path: Path, metadata: dict[str, Any], folder: Path) -> None:
     ids: list[str] = []
     text_ids: list[int] = []
     with (folder / "embeddings").open("wb") as file:
-        for records in _read_records(path):
-            block_ids = [record["id"] for record in records]
-            rows = np.stack([record["embedding"] for record in records]).view(metadata["dtype"])
-            _check_rows(path, block_ids, rows)
-            rows.tofile(file)
-            ids += block_ids
-            text_ids += [record["text_id"] for record in records]
+        try:
+            blocks = read_rows(path, _read_header(path)[0], metadata["dim"], metadata["dtype"], _BLOCK_ROWS)
+            for block_ids, block_text_ids, rows in blocks:
+                _check_rows(path, block_ids, rows)
+                rows.tofile(file)
+                ids += block_ids
+                text_ids += block_text_ids
+        except ValueError as error:
+            raise UserError(f"{path}: cannot be read, it is damaged; copy it or encode again") from error
     if not ids or len(ids) != metadata["count"]:
         raise UserError(f"{path}: holds {len(ids)} rows, and its metadata says {metadata['count']}; encode again")
     encoded, order = _sorted_ids(path, ids)
     np.save(folder / "ids.npy", encoded)
     np.save(folder / "order.npy", order)
     np.save(folder / "text_ids.npy", np.array(text_ids, dtype=np.int64))
-
-
-def _read_records(path: Path) -> Iterator[list[dict[str, Any]]]:
-    """Blocks of records, in the file's order."""
-    try:
-        from mindspore.mindrecord import FileReader
-    except ImportError as error:
-        raise UserError(f"{path}: only MindSpore can read it the first time; install mindspore") from error
-    try:
-        reader = FileReader(str(path), num_consumer=1)
-        records = reader.get_next()
-        while block := list(islice(records, _BLOCK_ROWS)):
-            yield block
-        reader.close()
-    except RuntimeError as error:
-        raise UserError(f"{path}: MindSpore cannot read it, it is damaged; copy it or encode again") from error
