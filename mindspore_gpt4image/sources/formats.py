@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from mindspore_gpt4image.sources.cifar import find_cifar, list_cifar
 from mindspore_gpt4image.sources.image_folder import list_folder
 from mindspore_gpt4image.sources.image_set import ImageSet
 
-_LISTERS = {"folder": list_folder}
-FORMATS = ("auto", *_LISTERS)
+_LISTERS = {
+    "folder": list_folder,
+    "cifar": list_cifar,
+    "cifar10": partial(list_cifar, data_set="cifar10"),
+    "cifar100": partial(list_cifar, data_set="cifar100"),
+}
+FORMATS = ("auto", "folder", "cifar10", "cifar100")
 
 
 def list_images(
@@ -25,9 +32,15 @@ def list_images(
     Raises:
         UserError: there is no such split, it is not in this format, or it has classes beyond `classes`.
     """
-    root = Path(root)
-    return _LISTERS[_detect(root) if format == "auto" else format](root, split, classes)
+    return _LISTERS[_format(root, format)](root, split, classes)
 
 
-def _detect(root: Path) -> str:
-    return "folder"
+def validation_split(root: str | Path, format: str = "auto") -> str:
+    """The split that training is watched on: `val`, or `test` for CIFAR, which has no other."""
+    return "val" if _format(root, format) == "folder" else "test"
+
+
+def _format(root: str | Path, format: str) -> str:
+    if format == "auto":
+        return "cifar" if find_cifar(Path(root)) else "folder"
+    return format

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.sources.classes import label_map
 from mindspore_gpt4image.sources.decoding import encoded_rgb, open_rgb
 from mindspore_gpt4image.sources.image_set import ImageSet
 
@@ -62,19 +63,15 @@ def list_folder(root: str | Path, split: str, classes: Sequence[str] | None = No
         raise UserError(f"{folder}: holds no class folders; the layout must be <root>/<split>/<class>/<image>")
 
     classes = tuple(folders if classes is None else classes)
-    label_of = {name: label for label, name in enumerate(classes)}
+    labels = label_map(folders, classes, folder)
     skipped = Counter(_extension(name) for name in files)
     labelled = []
-    for name in folders:
-        if name not in label_of:
-            raise UserError(
-                f"{folder / name}: {name!r} is not one of the {len(classes)} known classes; rename or remove the folder"
-            )
+    for name, label in zip(folders, labels.tolist()):
         found = 0
         for file in _files_below(folder / name, name):
             extension = _extension(file)
             if extension in EXTENSIONS:
-                labelled.append((f"{split}/{file}", label_of[name]))
+                labelled.append((f"{split}/{file}", label))
                 found += 1
             else:
                 skipped[extension] += 1

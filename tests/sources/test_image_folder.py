@@ -82,7 +82,7 @@ def test_given_classes_map_by_name(root):
 
 def test_unknown_class_is_refused_by_name(root):
     save(root / "val" / "d" / "1.png")
-    with pytest.raises(UserError, match=r"val/d: 'd' is not one of the 3 known classes"):
+    with pytest.raises(UserError, match=r"val: 1 of its 3 classes are none of the 3 known ones \(first: 'd'\)"):
         list_folder(root, "val", classes=("a", "b", "c"))
 
 
