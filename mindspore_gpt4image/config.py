@@ -34,8 +34,11 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 
 @dataclass
 class DataConfig:
-    root: str = option(MISSING, "folder of the data set: train/<class>/<image>, val/<class>/<image>")
+    root: str = option(MISSING, "folder of the data set: train/<class>/<image>, val/<class>/<image>; or archive of CIFAR")
     format: str = option("auto", "how the data set is stored; auto: told by what lies at data.root", choices=FORMATS)
+    classes: Optional[str] = option(
+        None, "file of class names, one a line, in the order of the labels; null: sorted names, CIFAR's own order"
+    )
     embeddings: Optional[str] = option(None, "embedding store of the descriptions, made by tools/encode.py")
     descriptions: Optional[str] = option(None, "description set the store must have been made from (checked if given)")
     text: str = option("short", "which text of the description set the store must hold", choices=("short", "long"))

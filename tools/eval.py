@@ -13,8 +13,8 @@ def main() -> None:
         metavar="NAME_OR_FILE",
         help="released checkpoint, checkpoint file, or folder of a run (then its last.ckpt)",
     )
-    parser.add_argument("--data", metavar="DIR", help="root of the data set (default: the one it was trained on)")
-    parser.add_argument("--split", default="val", help="folder below the root (default: val)")
+    parser.add_argument("--data", metavar="DIR", help="the data set (default: the one it was trained on)")
+    parser.add_argument("--split", default="val", help="part of the data set (default: val)")
     parser.add_argument(
         "--embeddings",
         metavar="FILE",

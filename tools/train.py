@@ -37,7 +37,7 @@ def main() -> None:
         summary = train(config, stop)
     if summary:
         print(
-            f"{config.output}: val top-1 {summary['top1']:.2f}%, top-5 {summary['top5']:.2f}% after "
+            f"{config.output}: {summary['split']} top-1 {summary['top1']:.2f}%, top-5 {summary['top5']:.2f}% after "
             f"{summary['epochs']} epochs in {summary['seconds']:.0f} s ({summary['images_per_second']:.0f} images/s)"
         )
 

@@ -32,8 +32,9 @@ def evaluate(
             that does not go with the checkpoint.
     """
     model = checkpoint.model
-    root = data or checkpoint.progress["config"]["data"]["root"]
-    images = list_images(root, split, classes=model.classes)
+    trained_on = checkpoint.progress["config"]["data"]
+    root, format = (data, "auto") if data else (trained_on["root"], trained_on["format"])
+    images = list_images(root, split, format=format, classes=model.classes)
     store = open_store(checkpoint, embeddings) if embeddings else None
     predictions = predict(classifier_of(checkpoint), images, model.transform, batch_size, workers, desc=split)
     result = {

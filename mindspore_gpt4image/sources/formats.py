@@ -32,15 +32,15 @@ def list_images(
     Raises:
         UserError: there is no such split, it is not in this format, or it has classes beyond `classes`.
     """
-    return _LISTERS[_format(root, format)](root, split, classes)
+    root = Path(root)
+    return _LISTERS[_detect(root) if format == "auto" else format](root, split, classes)
 
 
 def validation_split(root: str | Path, format: str = "auto") -> str:
     """The split that training is watched on: `val`, or `test` for CIFAR, which has no other."""
-    return "val" if _format(root, format) == "folder" else "test"
+    format = _detect(Path(root)) if format == "auto" else format
+    return "test" if format.startswith("cifar") else "val"
 
 
-def _format(root: str | Path, format: str) -> str:
-    if format == "auto":
-        return "cifar" if find_cifar(Path(root)) else "folder"
-    return format
+def _detect(root: Path) -> str:
+    return "cifar" if find_cifar(root) else "folder"

@@ -144,12 +144,12 @@ def write_summary(run: Run) -> dict[str, Any]:
     epochs = read_metrics(run.folder / METRICS)
     last = epochs[-1]
     summary = {
-        "split": "val",
+        "split": run.val_set.split,
         "top1": last["val_top1"],
         "top5": last["val_top5"],
         "best_top1": run.progress.best_top1,
         "best_epoch": run.progress.best_epoch,
-        "best_is_selected_on": "val",
+        "best_is_selected_on": run.val_set.split,
         "ce": last["train_ce"],
         "align": last["train_align"],
         "epochs": run.progress.epoch,

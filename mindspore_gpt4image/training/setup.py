@@ -20,8 +20,9 @@ from mindspore_gpt4image.evaluation.classification import Classify
 from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.model_info import ModelInfo
 from mindspore_gpt4image.models import Preprocess, create_network, deployable
+from mindspore_gpt4image.sources.classes import read_classes
 from mindspore_gpt4image.sources.descriptions import file_sha256
-from mindspore_gpt4image.sources.formats import list_images
+from mindspore_gpt4image.sources.formats import list_images, validation_split
 from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.training.optimizer import create_optimizer
 from mindspore_gpt4image.training.progress import Progress
@@ -86,8 +87,9 @@ def set_up(config: Config) -> Run:
     if not distributed.is_initialized():
         use_device(config.device)
     root, format = config.data.root, config.data.format
-    train_set = list_images(root, "train", format=format)
-    val_set = list_images(root, "val", format=format, classes=train_set.classes)
+    classes = read_classes(config.data.classes) if config.data.classes else None
+    train_set = list_images(root, "train", format=format, classes=classes)
+    val_set = list_images(root, validation_split(root, format), format=format, classes=train_set.classes)
     texts = open_texts(config, train_set)
     model = describe_model(config, train_set.classes, texts)
     ms.set_seed(config.seed)
