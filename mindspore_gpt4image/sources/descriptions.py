@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import replacing
+
+TEXTS = ("short", "long")
+
+_ID = re.compile(rb'"id"\s*:\s*("[^"\\]*")')
 
 
 def read_descriptions(path: str | Path, text: str) -> dict[str, str]:
@@ -19,29 +24,52 @@ def read_descriptions(path: str | Path, text: str) -> dict[str, str]:
         UserError: the file is missing or empty, a line is not an object with an id and non-blank texts, an id comes
             twice, or lines lack the key.
     """
-    path = Path(path)
     texts: dict[str, str] = {}
     line_of: dict[str, int] = {}
-    keys: Counter[str] = Counter()
-    for number, line in _lines(path):
-        id, row = _parse(line, f"{path}, line {number}")
+    for number, id, found in stream_texts(path, text):
         if id in line_of:
-            raise UserError(f"{path}, line {number}: id {id!r} was on line {line_of[id]} already; keep one of the two")
+            raise repeated_id(path, number, id, line_of[id])
         line_of[id] = number
-        keys.update(row.keys())
-        if text in row:
-            texts[id] = row[text]
-    if not line_of:
-        raise UserError(f"{path}: holds no descriptions; expected one JSON object a line")
-    lacking = len(line_of) - len(texts)
-    if lacking:
-        first = next(id for id in line_of if id not in texts)
+        if found is not None:
+            texts[id] = found
+    return texts
+
+
+def stream_texts(path: str | Path, text: str) -> Iterator[tuple[int, str, str | None]]:
+    """Line number, id and stripped text of each line, in the file's order; nothing is kept in memory.
+
+    Where a line lacks the key the text is None, and there is an error once all lines are through.
+
+    Raises:
+        UserError: as `read_descriptions`, but that ids which come twice are not noticed.
+    """
+    lines, first, keys = 0, None, Counter()
+    for number, id, texts in stream_rows(path):
+        lines += 1
+        keys.update(texts.keys())
+        if text not in texts and first is None:
+            first = f"line {number}, id {id!r}"
+        yield number, id, texts.get(text)
+    if first is not None:
         there = ", ".join(f"{key!r} on {count}" for key, count in sorted(keys.items())) or "no other"
         raise UserError(
-            f"{path}: {lacking} of {len(line_of)} lines lack {text!r} (first: line {line_of[first]}, id {first!r}); "
+            f"{path}: {lines - keys[text]} of {lines} lines lack {text!r} (first: {first}); "
             f"texts there are: {there}; describe those images or choose the other text"
         )
-    return texts
+
+
+def stream_rows(path: str | Path) -> Iterator[tuple[int, str, dict[str, str]]]:
+    """Line number, id and stripped texts by key of each line; `UserError` as for `stream_texts`."""
+    path, number = Path(path), 0
+    for number, line in _lines(path):
+        yield number, *_parse(line, f"{path}, line {number}")
+    if not number:
+        raise UserError(f"{path}: holds no descriptions; expected one JSON object a line")
+
+
+def repeated_id(path: str | Path, number: int, id: str, before: int) -> UserError:
+    """What to say of an id on line `number` that was on line `before` already."""
+    return UserError(f"{path}, line {number}: id {id!r} was on line {before} already; keep one of the two")
 
 
 def write_descriptions(path: str | Path, rows: Iterable[Mapping[str, str]]) -> None:
@@ -79,14 +107,30 @@ def _parse(line: bytes, where: str) -> tuple[str, dict[str, str]]:
     """The id and the stripped texts of one line."""
     try:
         row = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"{where}: not JSON in UTF-8 ({error}); expected one object a line") from error
+    except (ValueError, RecursionError) as error:
+        cut_short = _ID.search(line)
+        of = f" (of id {cut_short[1].decode(errors='replace')})" if cut_short else ""
+        raise UserError(f"{where}{of}: not JSON in UTF-8 ({error}); expected one object a line") from error
     if not isinstance(row, dict):
         raise UserError(f'{where}: not a JSON object; expected {{"id": "…", "short": "…"}}')
     id = row.pop("id", None)
-    if not isinstance(id, str) or not id:
+    if not isinstance(id, str) or not id or not _is_unicode(id):
         raise UserError(f"{where}: has no \"id\" that is a string; give the image's path under the data set's root")
-    for key in ("short", "long"):
-        if key in row and (not isinstance(row[key], str) or not row[key].strip()):
+    texts = {key: row[key] for key in TEXTS if key in row}
+    for key, text in texts.items():
+        if not isinstance(text, str) or not _is_unicode(text) or not any(map(_is_visible, text)):
             raise UserError(f"{where}: id {id!r}: {key!r} is not a text; leave the key out where there is none")
-    return id, {key: row[key].strip() for key in ("short", "long") if key in row}
+    return id, {key: text.strip() for key, text in texts.items()}
+
+
+def _is_unicode(text: str) -> bool:
+    # JSON can escape half of a surrogate pair, which is no character and cannot be stored.
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() and not character.isspace()

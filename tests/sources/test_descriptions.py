@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.sources.descriptions import file_sha256, read_descriptions, write_descriptions
+from mindspore_gpt4image.sources.descriptions import file_sha256, read_descriptions, stream_texts, write_descriptions
 
 GOOD = '{"id": "train/a/1.png", "short": " a cat "}\n'
 
@@ -48,6 +48,11 @@ def test_ids_are_compared_as_they_are(file):
         ('{"id": "x", "short": null}', r"line 2: id 'x': 'short' is not a text"),
         ('{"id": "x", "short": "  "}', r"line 2: id 'x': 'short' is not a text"),
         ('{"id": "x", "short": ["a"]}', r"line 2: id 'x': 'short' is not a text"),
+        ('{"id": "x", "short": "\\u200b\\ufeff \\t"}', r"line 2: id 'x': 'short' is not a text"),
+        ('{"id": "x", "short": "half a pair: \\ud83d"}', r"line 2: id 'x': 'short' is not a text"),
+        ('{"id": "\\udcff", "short": "a"}', r'line 2: has no "id" that is a string'),
+        ('{"id": "train/x.png", "short": "a do', r'line 2 \(of id "train/x.png"\): not JSON in UTF-8'),
+        ("[" * 100_000, r"line 2: not JSON in UTF-8"),
         ('{"id": "x", "short": "a", "long": ""}', r"line 2: id 'x': 'long' is not a text"),
         ('{"id": "train/a/1.png", "short": "b"}', r"line 2: id 'train/a/1.png' was on line 1 already"),
     ],
@@ -60,7 +65,7 @@ def test_faulty_line_is_named(file, line, message):
 
 def test_line_that_is_not_utf8_is_named(file):
     file.write_bytes(GOOD.encode() + b'{"id": "x", "short": "caf\xe9"}\n')
-    with pytest.raises(UserError, match=r"line 2: not JSON in UTF-8"):
+    with pytest.raises(UserError, match=r"""line 2 \(of id "x"\): not JSON in UTF-8"""):
         read_descriptions(file, "short")
 
 
@@ -84,6 +89,16 @@ def test_missing_and_empty_file(file):
     file.write_text("\n")
     with pytest.raises(UserError, match=r"descriptions.jsonl: holds no descriptions"):
         read_descriptions(file, "short")
+
+
+def test_lines_come_one_by_one(file):
+    """Nothing is read ahead: a fault is met when its line is."""
+    file.write_text(GOOD + '{"id": "b", "long": "text"}\n' + "half a li")
+    lines = stream_texts(file, "short")
+    assert next(lines) == (1, "train/a/1.png", "a cat")
+    assert next(lines) == (2, "b", None)
+    with pytest.raises(UserError, match="line 3: not JSON in UTF-8"):
+        next(lines)
 
 
 def test_written_rows_are_read_again(file):
