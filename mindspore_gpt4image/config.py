@@ -86,7 +86,12 @@ class OptimizerConfig:
 
 @dataclass
 class ScheduleConfig:
-    by: str = option("step", "the cosine falls with every step, or with every epoch", choices=("step", "epoch"))
+    by: str = option(
+        "step",
+        "step: the cosine falls with every step, from the end of the warm-up; "
+        "epoch: with every epoch, from the start of the run, and the warm-up hides its beginning",
+        choices=("step", "epoch"),
+    )
     warmup_epochs: float = option(0.0, "linear warm-up, in epochs", minimum=0)
     warmup_lr: float = option(0.0, "learning rate the warm-up starts from", minimum=0)
     min_lr: float = option(0.0, "learning rate the cosine ends at", minimum=0)
@@ -105,6 +110,12 @@ class AugmentConfig:
     flip: float = option(0.5, "probability of a horizontal flip", minimum=0, maximum=1)
     color_jitter: float = option(
         0.0, "largest relative change of brightness, contrast and saturation", minimum=0, maximum=1
+    )
+    rand_augment: Optional[str] = option(
+        None, "RandAugment after crop and flip, in timm's notation: rand-m9-mstd0.5-inc1; null: none"
+    )
+    repeats: int = option(
+        1, "repeated augmentation: copies of an image, one after the other, in an epoch of unchanged length", minimum=1
     )
     interpolation: str = option("bilinear", "in training and evaluation", choices=("bilinear", "bicubic"))
     eval_resize: Optional[int] = option(

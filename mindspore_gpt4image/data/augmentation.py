@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 from mindspore.dataset import vision
+
+from mindspore_gpt4image.data.rand_augment import RandAugment
 
 _FILTERS = {"bilinear": vision.Inter.LINEAR, "bicubic": vision.Inter.BICUBIC}
 
@@ -21,9 +24,10 @@ class Augmentation:
     flip: float = 0.5
     color_jitter: float = 0.0
     interpolation: str = "bilinear"
+    rand_augment: Optional[RandAugment] = None
 
     def operators(self) -> list:
-        """MindData's C++ operators, from encoded bytes to uint8 [image_size, image_size, 3]."""
+        """MindData's C++ operators, from encoded bytes to uint8 [image_size, image_size, 3]; `rand_augment` follows."""
         size = (self.image_size, self.image_size)
         filter = _FILTERS[self.interpolation]
         if self.crop == "random_resized":

@@ -11,6 +11,7 @@ import mindspore.dataset as ds
 import numpy as np
 
 from mindspore_gpt4image.data.augmentation import Augmentation
+from mindspore_gpt4image.data.rand_augment import augment_batches
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
@@ -19,19 +20,25 @@ from mindspore_gpt4image.sources.preprocessing import EvalTransform
 _READ_AHEAD = 64
 
 
-def epoch_order(count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
+def epoch_order(
+    count: int, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1, repeats: int = 1
+) -> np.ndarray:
     """Positions of the images that this rank sees in one epoch, int64 [steps · batch_size], in their order.
 
     All images are shuffled by (seed, epoch); step s of the epoch takes the next world_size · batch_size of them, rank r
-    the r-th part. So no image comes twice, what does not fill a last batch is left out, and R ranks of B images see
-    together what one process with batches of R · B sees.
+    every world_size-th from the r-th. So no image comes twice, what does not fill a last batch is left out, and R ranks
+    of B images see together what one process with batches of R · B sees.
+
+    With `repeats` each image stands that many times in a row in the shuffled list, of which an epoch of as many steps
+    takes the beginning: repeated augmentation (Hoffer et al., 2020) as DeiT's sampler deals it, an image's copies to
+    different ranks.
 
     Raises:
         UserError: there are fewer images than a global batch.
     """
     steps = steps_per_epoch(count, batch_size, world_size)
-    order = np.random.default_rng([seed, epoch]).permutation(count)[: steps * world_size * batch_size]
-    return order.reshape(steps, world_size, batch_size)[:, rank].reshape(-1)
+    order = np.random.default_rng([seed, epoch]).permutation(count).repeat(repeats)[: steps * batch_size * world_size]
+    return order.reshape(-1, world_size)[:, rank]
 
 
 def steps_per_epoch(count: int, batch_size: int, world_size: int) -> int:
@@ -96,8 +103,11 @@ def train_batches(
     )
     dataset = dataset.map(augmentation.operators(), "image", num_parallel_workers=threads)
     dataset = dataset.batch(batch_size, drop_remainder=True)
+    batches = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    if augmentation.rand_augment is not None:
+        batches = augment_batches(batches, augmentation.rand_augment, seed, threads)
     try:
-        yield from dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
+        yield from batches
     except RuntimeError as error:
         broken = images.find_broken(order.tolist())
         if broken:

@@ -71,7 +71,9 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
     """Take the steps that are left of the present epoch."""
     config, progress = run.config, run.progress
     rank, world_size = distributed.rank(), distributed.world_size()
-    order = epoch_order(len(run.train_set), config.batch_size, config.seed, progress.epoch, rank, world_size)
+    order = epoch_order(
+        len(run.train_set), config.batch_size, config.seed, progress.epoch, rank, world_size, config.augment.repeats
+    )
     # Neither epochs nor ranks may share a seed, or they would draw the same crops.
     seed = int(np.random.SeedSequence([config.seed, progress.epoch, rank]).generate_state(1)[0] >> 1)
     batches = train_batches(run.train_set, order, run.augmentation, config.batch_size, seed, config.data.workers)

@@ -13,6 +13,7 @@ from mindspore_gpt4image import distributed
 from mindspore_gpt4image.config import Config, to_dict
 from mindspore_gpt4image.data.augmentation import Augmentation
 from mindspore_gpt4image.data.pipeline import steps_per_epoch
+from mindspore_gpt4image.data.rand_augment import RandAugment
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.data.texts import TextTargets, join_texts, shuffle_texts
 from mindspore_gpt4image.device import use_device
@@ -86,6 +87,7 @@ def set_up(config: Config) -> Run:
     """
     if not distributed.is_initialized():
         use_device(config.device)
+    augmentation = describe_augmentation(config)  # a mistake in it shows before a large folder is listed
     root, format = config.data.root, config.data.format
     classes = read_classes(config.data.classes) if config.data.classes else None
     train_set = list_images(root, "train", format=format, classes=classes)
@@ -120,7 +122,7 @@ def set_up(config: Config) -> Run:
         train_set,
         val_set,
         texts,
-        describe_augmentation(config),
+        augmentation,
         model,
         network,
         TrainStep(network, preprocess, loss, optimizer, config.clip_norm),
@@ -165,6 +167,10 @@ def describe_model(config: Config, classes: tuple[str, ...], texts: Optional[Tex
 def describe_augmentation(config: Config) -> Augmentation:
     """What happens to training images."""
     augment = config.augment
+    rand_augment = None
+    if augment.rand_augment is not None:
+        fill = tuple(round(255 * mean) for mean in augment.mean)
+        rand_augment = RandAugment.parse(augment.rand_augment, augment.interpolation, fill)
     return Augmentation(
         image_size=config.model.image_size,
         crop=augment.crop,
@@ -174,4 +180,5 @@ def describe_augmentation(config: Config) -> Augmentation:
         flip=augment.flip,
         color_jitter=augment.color_jitter,
         interpolation=augment.interpolation,
+        rand_augment=rand_augment,
     )

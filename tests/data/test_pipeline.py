@@ -1,5 +1,7 @@
 """Batches: every image once, in an order of ours, with the pixels that anyone can repeat."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +14,7 @@ from mindspore_gpt4image.data.pipeline import (
     steps_per_epoch,
     train_batches,
 )
+from mindspore_gpt4image.data.rand_augment import RandAugment, augment_batches
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources.formats import list_images
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
@@ -48,12 +51,46 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert (epoch_order(27, 4, 3, 0) != epoch_order(27, 4, 4, 0)).any()
 
 
+@pytest.mark.parametrize("repeats", [1, 3])
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_ranks_see_together_what_one_process_sees(ranks):
-    joined = epoch_order(100, 4 * ranks, seed=1, epoch=2).reshape(-1, ranks, 4)
+def test_ranks_see_together_what_one_process_sees(ranks, repeats):
+    joined = epoch_order(100, 4 * ranks, seed=1, epoch=2, repeats=repeats).reshape(-1, 4, ranks)
     for rank in range(ranks):
-        part = epoch_order(100, 4, seed=1, epoch=2, rank=rank, world_size=ranks)
-        assert (part.reshape(-1, 4) == joined[:, rank]).all()
+        part = epoch_order(100, 4, seed=1, epoch=2, rank=rank, world_size=ranks, repeats=repeats)
+        assert (part.reshape(-1, 4) == joined[:, :, rank]).all()
+
+
+def repeated_augmentation_of_deit(shuffled, ranks, rank, repeats=3):
+    """DeiT's RASampler: every copy of every image in a row, padded; a rank's share; of it as many as without copies."""
+    indices = [index for index in shuffled for _ in range(repeats)]
+    total = -(-len(indices) // ranks) * ranks
+    indices += indices[: total - len(indices)]
+    return indices[rank:total:ranks][: len(shuffled) // 256 * 256 // ranks]
+
+
+@pytest.mark.parametrize(("ranks", "batch_size"), [(1, 64), (4, 16), (8, 32)])
+def test_repeated_augmentation_is_deit_s(ranks, batch_size):
+    shuffled = epoch_order(1030, 1, seed=3, epoch=5)
+    for rank in range(ranks):
+        ours = epoch_order(1030, batch_size, 3, 5, rank, ranks, repeats=3)
+        official = repeated_augmentation_of_deit(shuffled.tolist(), ranks, rank)
+        steps = len(official) // batch_size
+        assert len(ours) == steps * batch_size
+        assert ours.tolist() == official[: len(ours)]
+
+
+def test_copies_go_to_different_ranks_and_into_one_global_batch():
+    parts = np.stack([epoch_order(900, 10, 0, 0, rank, 3, repeats=3) for rank in range(3)])
+    assert (parts == parts[0]).all()
+    assert len(set(parts[0].tolist())) == parts.shape[1] == 300
+
+
+def test_epochs_on_imagenet_have_deit_s_length():
+    """1,281,167 images on 8 ranks of 128: 1,251 steps, each image that comes at all three times."""
+    orders = [epoch_order(1281167, 128, 0, 0, rank, 8, repeats=3) for rank in range(8)]
+    assert {len(order) for order in orders} == {1251 * 128}
+    _, copies = np.unique(np.concatenate(orders), return_counts=True)
+    assert set(copies.tolist()) == {3}
 
 
 def test_too_few_images_for_one_batch_are_refused():
@@ -93,6 +130,17 @@ def test_flips_and_shifts_are_independent(tmp_path):
     assert abs(flipped.mean() - 0.5) < 0.1
     assert abs(np.corrcoef(flipped, shift)[0, 1]) < 0.15
     assert set(shift.tolist()) == set(range(-3, 4))
+
+
+def test_rand_augment_follows_crop_and_flip(images):
+    order = epoch_order(len(images), 4, seed=0, epoch=0, repeats=3)
+    rand_augment = RandAugment.parse("rand-m9-p1-inc1", "bilinear", (0, 0, 0))
+    before, _ = collect(train_batches(images, order, RANDOM, 4, seed=1, workers=2))
+    augmentation = dataclasses.replace(RANDOM, rand_augment=rand_augment)
+    after, positions = collect(train_batches(images, order, augmentation, 4, seed=1, workers=2))
+    assert (positions == order).all()
+    expected = augment_batches([(before, order)], rand_augment, seed=1, threads=1)
+    assert (after == next(expected)[0]).all()
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "padded", "none"])
