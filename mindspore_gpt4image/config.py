@@ -34,7 +34,7 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 
 @dataclass
 class DataConfig:
-    root: str = option(MISSING, "folder of the data set: train/<class>/<image>, val/<class>/<image>; or archive of CIFAR")
+    root: str = option(MISSING, "folder of the data set, with train/<class>/<image> and val/…; or CIFAR's archive")
     format: str = option("auto", "how the data set is stored; auto: told by what lies at data.root", choices=FORMATS)
     classes: Optional[str] = option(
         None, "file of class names, one a line, in the order of the labels; null: sorted names, CIFAR's own order"

@@ -18,9 +18,15 @@ def main() -> None:
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the experiment")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options that differ from the file")
+    parser.add_argument("--check", action="store_true", help="only find out whether training would fail, and why")
     parser.add_argument("--as-rank", action="store_true", help=argparse.SUPPRESS)  # tools/run_distribute_train.sh
     arguments = parser.parse_intermixed_args()
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.check:
+        from mindspore_gpt4image.preflight import check
+
+        check(config).show()
+        return
 
     summary = finished_summary(config)
     if summary is None:

@@ -24,6 +24,7 @@ import numpy as np
 from mindspore_gpt4image import __version__
 from mindspore_gpt4image.data.mindrecord import read_rows
 from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.files import user_cache
 
 _METADATA = frozenset({"encoder", "dim", "dtype", "text", "count", "truncated", "descriptions_sha256"})
 _NORM_TOLERANCE = 1e-3
@@ -66,7 +67,7 @@ class EmbeddingStore:
         # Not a hash of the rows: that would read the whole file at every open.
         content = json.dumps([_CACHE_LAYOUT, header, status.st_size, status.st_mtime_ns])
         name = f".{path.name}.cache-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-        places = [Path(cache_dir)] if cache_dir else [path.parent, _user_cache()]
+        places = [Path(cache_dir)] if cache_dir else [path.parent, user_cache()]
         for place in places:
             if (place / name).is_dir():
                 return cls(path, metadata, place / name)
@@ -337,10 +338,6 @@ class _RowFile:
         for row, number in zip(rows, numbers.tolist()):
             os.preadv(self._descriptor, [row], number * self._row_bytes)
         return rows
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindspore_gpt4image"
 
 
 def _build_cache(path: Path, metadata: dict[str, Any], name: str, places: Sequence[Path]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ def evaluate(
     model = checkpoint.model
     trained_on = checkpoint.progress["config"]["data"]
     root, format = (data, "auto") if data else (trained_on["root"], trained_on["format"])
-    images = list_images(root, split, format=format, classes=model.classes)
+    images = list_images(root, split, format=format, classes=model.classes).checked()
+    for line in images.left_out:
+        print(f"note: {line}", file=sys.stderr)
     store = open_store(checkpoint, embeddings) if embeddings else None
     predictions = predict(classifier_of(checkpoint), images, model.transform, batch_size, workers, desc=split)
     result = {

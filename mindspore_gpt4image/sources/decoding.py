@@ -48,20 +48,42 @@ def open_rgb(path: str | Path) -> Image.Image:
 def encoded_rgb(path: str | Path) -> bytes:
     """Encoded image that any decoder turns into the pixels of `open_rgb`.
 
-    JPEG and PNG files that are 8-bit grey or RGB, upright and opaque are returned as they are, told by their header;
-    their pixels are not decoded here. Other images are re-encoded as PNG.
+    A plain file (`is_plain`) is returned as it is, other images are re-encoded as PNG.
+
+    Raises:
+        UserError: as `open_rgb`.
+    """
+    path = Path(path)
+    if is_plain(path):
+        return path.read_bytes()
+    buffer = io.BytesIO()
+    open_rgb(path).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def is_plain(path: str | Path) -> bool:
+    """Whether a file is a JPEG or PNG of 8-bit grey or RGB, upright and opaque.
+
+    Told by the header of a JPEG. One that does not end as a JPEG should is decoded in full, and so is a PNG, whose
+    orientation may come last: so a file that was cut short is found here.
 
     Raises:
         UserError: as `open_rgb`.
     """
     path = Path(path)
     with _opened(path) as image:
-        data = path.read_bytes()
-        if _is_plain(image, data):
-            return data
-        buffer = io.BytesIO()
-        to_rgb(_turn_upright(image)).save(buffer, "PNG", compress_level=1)
-        return buffer.getvalue()
+        if image.format not in ("JPEG", "MPO", "PNG"):
+            return False
+        with path.open("rb") as file:
+            head = file.read(32)
+            file.seek(-2, io.SEEK_END)
+            end = file.read()
+        if image.format != "PNG" and end != b"\xff\xd9":
+            image.load()
+        if image.mode not in ("RGB", "L") or _has_alpha(image) or _orientation(image) in _UPRIGHT:
+            return False
+        # Pillow calls a PNG of 16-bit RGB or of 1 to 4-bit grey RGB or L too; byte 24 is the bit depth in its header.
+        return image.format != "PNG" or head[24] == 8
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -119,10 +141,3 @@ def _scale_to_8_bit(image: Image.Image) -> Image.Image:
     if "transparency" in image.info:
         grey.putalpha(Image.fromarray((values != image.info["transparency"]).astype(np.uint8) * 255))
     return grey
-
-
-def _is_plain(image: Image.Image, data: bytes) -> bool:
-    if image.mode not in ("RGB", "L") or _has_alpha(image) or _orientation(image) in _UPRIGHT:
-        return False
-    # Pillow calls a PNG of 16-bit RGB or of 1 to 4-bit grey RGB or L too; byte 24 is the bit depth in its header.
-    return image.format in ("JPEG", "MPO") or (image.format == "PNG" and data[24] == 8)

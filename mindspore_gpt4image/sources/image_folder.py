@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources.classes import label_map
 from mindspore_gpt4image.sources.decoding import encoded_rgb, open_rgb
 from mindspore_gpt4image.sources.image_set import ImageSet
+from mindspore_gpt4image.sources.plain_files import scan
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
@@ -22,32 +23,43 @@ _DROPPINGS = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 
 
 class ImageFiles:
-    """Reads the image files at `root/id`."""
+    """Reads the image files at `root/id`.
 
-    def __init__(self, root: Path, ids: Sequence[str]):
-        self._root, self._ids = root, ids
+    Args:
+        copies: plain copies of the odd ones, by id; None: nothing is known of the files.
+    """
 
-    def path(self, position: int) -> Path:
+    def __init__(self, root: Path, ids: Sequence[str], copies: Mapping[str, Path] | None = None):
+        self._root, self._ids, self._copies = root, ids, copies
+
+    def _path(self, position: int) -> Path:
         return self._root / self._ids[position]
 
     def encoded(self, position: int) -> bytes:
-        return encoded_rgb(self.path(position))
+        path = self._path(position)
+        if self._copies is None:
+            return encoded_rgb(path)
+        try:
+            return self._copies.get(self._ids[position], path).read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read any more ({error.strerror}: {error.filename})") from error
 
     def rgb(self, position: int) -> Image.Image:
-        return open_rgb(self.path(position))
+        return open_rgb(self._path(position))
 
     def where(self, position: int) -> str:
-        return str(self.path(position))
+        return str(self._path(position))
 
 
 def list_folder(root: str | Path, split: str, classes: Sequence[str] | None = None) -> ImageSet:
-    """List the images in `root/split/<class>/`, however deep below the class.
+    """List the images in `root/split/<class>/`, however deep below the class, and `scan` them.
 
     Without `classes` the sorted names of the folders are the classes. With it (those of a checkpoint or of the train
     split) labels follow it by name, and a class without a folder is allowed. Hidden files are ignored, links followed.
 
     Raises:
-        UserError: the split is missing, empty or flat, a class is unknown or empty, a name is not UTF-8.
+        UserError: the split is missing, empty or flat, a class is unknown or empty, a name is not UTF-8, or the copies
+            of odd images cannot be written.
     """
     root = Path(root)
     folder = root / split
@@ -80,14 +92,16 @@ def list_folder(root: str | Path, split: str, classes: Sequence[str] | None = No
 
     labelled.sort()
     ids = [id for id, _ in labelled]
+    found = scan(root, split, ids)
     return ImageSet(
         root=root,
         split=split,
         ids=ids,
         labels=np.array([label for _, label in labelled], np.int32),
         classes=classes,
-        reader=ImageFiles(root, ids),
+        reader=ImageFiles(root, ids, found.copies),
         skipped=dict(sorted(skipped.items())),
+        broken=found.broken,
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -36,6 +36,22 @@ class ImageReader(Protocol):
         """What leads a user to the image: its path, or its file and place therein."""
 
 
+class _Selection:
+    """Reads some of another reader's images."""
+
+    def __init__(self, reader: ImageReader, positions: Sequence[int]):
+        self._reader, self._positions = reader, positions
+
+    def encoded(self, position: int) -> bytes:
+        return self._reader.encoded(self._positions[position])
+
+    def rgb(self, position: int) -> Image.Image:
+        return self._reader.rgb(self._positions[position])
+
+    def where(self, position: int) -> str:
+        return self._reader.where(self._positions[position])
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """The images of one split, sorted by id. Pixels are read through its methods, which are those of `ImageReader`.
@@ -48,6 +64,7 @@ class ImageSet:
         classes: names of the classes.
         reader: reads the pixels.
         skipped: how many files are not images, by extension in lower case.
+        broken: what is wrong with each file that was found to be no readable image, by id; see `checked`.
     """
 
     root: Path
@@ -57,9 +74,44 @@ class ImageSet:
     classes: tuple[str, ...]
     reader: ImageReader
     skipped: dict[str, int] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def left_out(self) -> list[str]:
+        """What lies among the images and is not in the set, for the user to see: a line a kind."""
+        lines, place = [], self.root / self.split
+        if self.skipped:
+            kinds = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in self.skipped.items())
+            lines.append(f"{place}: left out files that are no images: {kinds}")
+        if self.broken:
+            first = next(iter(self.broken.values()))
+            lines.append(f"{place}: left out {len(self.broken)} broken images, first: {first}")
+        return lines
+
+    def checked(self, skip_broken: bool = False) -> ImageSet:
+        """This set, if none of its images is known to be broken.
+
+        Args:
+            skip_broken: leave broken ones out instead of refusing them.
+
+        Raises:
+            UserError: an image is broken, or all of them.
+        """
+        if not self.broken:
+            return self
+        first, count = next(iter(self.broken.values())), len(self.broken)
+        if not skip_broken or count == len(self):
+            more = f" ({count} of {len(self)} images in {self.root / self.split} are broken)" if count > 1 else ""
+            raise UserError(first + more)
+        return self.select([position for position, id in enumerate(self.ids) if id not in self.broken])
+
+    def select(self, positions: Sequence[int]) -> ImageSet:
+        """Some of the images, in the order given."""
+        ids = [self.ids[position] for position in positions]
+        return replace(self, ids=ids, labels=self.labels[positions], reader=_Selection(self.reader, positions))
 
     def encoded(self, position: int) -> bytes:
         return self.reader.encoded(position)

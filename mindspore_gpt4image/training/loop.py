@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
+import sys
 import time
 from typing import Any
 
@@ -47,6 +48,8 @@ def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
     run = set_up(config)
     resume(run)
     if run.is_main:
+        for line in (*run.train_set.left_out, *run.val_set.left_out):
+            print(f"note: {line}", file=sys.stderr)
         save_config(config, run.folder / CONFIG)
         run.model.save(run.folder / "model.yaml")
     done = run.progress.epoch * run.steps_per_epoch + run.progress.step

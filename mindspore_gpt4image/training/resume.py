@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Optional
 
-from mindspore_gpt4image.checkpoint import load_parameters, read_checkpoint, save_checkpoint
+from mindspore_gpt4image.checkpoint import Checkpoint, load_parameters, read_checkpoint, save_checkpoint
 from mindspore_gpt4image.config import differences
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import atomic_write
@@ -40,8 +41,28 @@ def resume(run: Run) -> None:
         UserError: the checkpoint is of another experiment; the settings that differ are named.
     """
     path = run.folder / LAST
-    if not path.exists():
+    checkpoint = read_last(run)
+    if checkpoint is None:
         return
+    saved = Progress(**checkpoint.progress)
+    load_parameters(weights(run.network), checkpoint.network, path)
+    load_parameters(run.step.state(), checkpoint.training, path)
+    run.step.keep_statistics()
+    saved.config = run.progress.config
+    run.progress = saved
+    if run.is_main:
+        cut_metrics(run.folder / METRICS, saved.epoch)
+
+
+def read_last(run: Run) -> Optional[Checkpoint]:
+    """The run's `last.ckpt`, if there is one.
+
+    Raises:
+        UserError: it is of another experiment; the settings that differ are named.
+    """
+    path = run.folder / LAST
+    if not path.exists():
+        return None
     checkpoint = read_checkpoint(path)
     saved = Progress(**checkpoint.progress)
     changed = {
@@ -58,13 +79,7 @@ def resume(run: Run) -> None:
     if changed:
         listed = ", ".join(f"{key} was {old} and is {new}" for key, (old, new) in changed.items())
         raise UserError(f"{path}: was trained with other settings ({listed}); set them back, or choose another output=")
-    load_parameters(weights(run.network), checkpoint.network, path)
-    load_parameters(run.step.state(), checkpoint.training, path)
-    run.step.keep_statistics()
-    saved.config = run.progress.config
-    run.progress = saved
-    if run.is_main:
-        cut_metrics(run.folder / METRICS, saved.epoch)
+    return checkpoint
 
 
 def cut_metrics(path: Path, epochs: int) -> None:

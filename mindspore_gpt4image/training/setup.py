@@ -90,8 +90,8 @@ def set_up(config: Config) -> Run:
     augmentation = describe_augmentation(config)  # a mistake in it shows before a large folder is listed
     root, format = config.data.root, config.data.format
     classes = read_classes(config.data.classes) if config.data.classes else None
-    train_set = list_images(root, "train", format=format, classes=classes)
-    val_set = list_images(root, validation_split(root, format), format=format, classes=train_set.classes)
+    train_set = list_images(root, "train", format=format, classes=classes).checked()
+    val_set = list_images(root, validation_split(root, format), format=format, classes=train_set.classes).checked()
     texts = open_texts(config, train_set)
     model = describe_model(config, train_set.classes, texts)
     ms.set_seed(config.seed)

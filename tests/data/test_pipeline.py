@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from cifar_archives import write_archive
 from PIL import Image
 from tiny_data import SIDE, make_images
 
@@ -152,11 +153,46 @@ def test_every_crop_gives_the_network_s_size(images, crop):
 
 def test_an_image_that_breaks_in_training_is_named(tmp_path):
     make_images(tmp_path, "train", 3)
+    images = list_images(tmp_path, "train")
     path = tmp_path / "train" / "green" / "01.png"
     path.write_bytes(path.read_bytes()[:60])
-    images = list_images(tmp_path, "train")
     with pytest.raises(UserError, match="green/01.png"):
         list(train_batches(images, np.arange(9), PLAIN, 3, seed=0, workers=2))
+
+
+def test_odd_images_look_alike_in_training_and_evaluation(tmp_path):
+    """Turned by a camera, with 16 bits, transparent, in CMYK, of another format than the name says, and plain."""
+    make_images(tmp_path, "train", 1)
+    picture = Image.open(tmp_path / "train" / "red" / "00.png")
+    folder = tmp_path / "train" / "odd"
+    folder.mkdir()
+    exif = Image.Exif()
+    for orientation in (3, 6, 8):
+        exif[0x0112] = orientation
+        picture.save(folder / f"turned{orientation}.png", exif=exif)
+    Image.fromarray(np.arange(0, 65536, 256, dtype=np.uint16).reshape(SIDE, SIDE)).save(folder / "deep.png")
+    picture.convert("CMYK").save(folder / "cmyk.tiff")
+    picture.convert("RGBA").save(folder / "clear.png")
+    picture.save(folder / "lies.jpg", format="GIF")
+    images = list_images(tmp_path, "train")
+    everything = np.arange(len(images))
+    trained, _ = collect(train_batches(images, everything, PLAIN, len(images), seed=0, workers=2))
+    ((evaluated, _),) = evaluation_batches(images, everything, EvalTransform(SIDE, SIDE), len(images), workers=2)
+    assert (trained == evaluated).all()
+    turned, stored = images.ids.index("train/odd/turned3.png"), np.asarray(picture)
+    assert (evaluated[turned] == stored[::-1, ::-1]).all()
+    assert evaluated[images.ids.index("train/odd/deep.png")].std() > 50
+
+
+@pytest.mark.parametrize("version", ["binary", "python"])
+@pytest.mark.parametrize("crop", ["random_resized", "padded", "none"])
+def test_cifar_in_training(tmp_path, version, crop):
+    images = list_images(write_archive(tmp_path, "cifar100", version), "train")
+    augmentation = Augmentation(32, crop=crop, flip=0.0)
+    pixels, positions = next(train_batches(images, np.array([2, 0, 1, 3]), augmentation, 4, seed=0, workers=1))
+    assert pixels.shape == (4, 32, 32, 3)
+    if crop == "none":
+        assert all((image == np.asarray(images.rgb(position))).all() for image, position in zip(pixels, positions))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 13, 27, 40])
@@ -171,7 +207,7 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(images, batch_size)
 
 def test_evaluation_names_an_image_it_cannot_read(tmp_path):
     make_images(tmp_path, "val", 2)
-    (tmp_path / "val" / "red" / "00.png").write_bytes(b"")
     images = list_images(tmp_path, "val")
+    (tmp_path / "val" / "red" / "00.png").write_bytes(b"")
     with pytest.raises(UserError, match="red/00.png"):
         list(evaluation_batches(images, np.arange(6), EvalTransform(SIDE, SIDE), 4, workers=2))

@@ -132,11 +132,6 @@ def test_linked_folders_are_followed_and_circles_end(root, tmp_path_factory):
     assert len(images) == 5
 
 
-def test_dangling_link_is_listed_so_that_decoding_names_it(root):
-    (root / "train" / "c" / "2.png").symlink_to(root / "gone.png")
-    assert list_folder(root, "train").ids[-1] == "train/c/2.png"
-
-
 def test_unicode_names_are_kept_as_they_are(tmp_path):
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     save(tmp_path / "train" / "x" / f"{composed}.png")

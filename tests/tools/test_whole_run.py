@@ -95,7 +95,7 @@ def test_classes_are_matched_by_name_not_by_number(trained, tmp_path):
     part, whole = (json.loads((tmp_path / name).read_text()) for name in ("part.json", "whole.json"))
     assert [row["correct"] for row in part["classes"]] == [0, *(row["correct"] for row in whole["classes"][1:])]
     (tmp_path / "val" / "red").rename(tmp_path / "val" / "yellow")
-    assert "'yellow' is not one of the 3 known classes" in error_of(
+    assert "are none of the 3 known ones (first: 'yellow')" in error_of(
         "eval.py", "--checkpoint", trained, "--data", tmp_path
     )
 
