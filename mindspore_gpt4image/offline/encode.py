@@ -1,24 +1,31 @@
-"""From a description set to an embedding store."""
+"""From a description set to an embedding store, in parts that survive a kill and that several processes share.
+
+While a store is made, a hidden folder beside it holds the distinct texts and the parts that are encoded. What is there
+need not be done again; once all is there the store is written from it.
+"""
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import importlib.metadata
+import json
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
-import numpy as np
-from tqdm import tqdm
-
-from mindspore_gpt4image.data.store import check_destination, check_file, read_metadata, write_store
+from mindspore_gpt4image.data.store import check_destination, check_file, read_metadata, write_blocks
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.sources.descriptions import file_sha256, read_descriptions
+from mindspore_gpt4image.offline.parts import Parts
+from mindspore_gpt4image.offline.text_table import TextTable
+from mindspore_gpt4image.sources.descriptions import file_sha256
 
 if TYPE_CHECKING:
     from mindspore_gpt4image.offline.text_encoder import TextEncoder
 
-_BLOCK = 4096
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -27,59 +34,33 @@ class Encoding:
 
     Attributes:
         metadata: the store's.
-        texts: how many distinct texts there were.
-        seconds: what encoding them took.
+        texts: how many distinct texts there are.
+        encoded: how many of them were encoded by this process, not by another or before a kill.
+        seconds: what that took.
     """
 
     metadata: dict[str, Any]
     texts: int
+    encoded: int
     seconds: float
 
 
-def encode_descriptions(
-    descriptions: str | Path,
-    text: str,
-    encoder: TextEncoder,
-    output: str | Path,
-    *,
-    dtype: str = "float16",
-    batch_size: int = 256,
-) -> Encoding:
-    """Encode the texts under key `text` of a description set into an embedding store; an older one is replaced.
-
-    Each distinct text is encoded once: images with equal texts share a `text_id` (counted from 0 in the file's order)
-    and a bit-equal row. The metadata's `truncated` is the share of images whose text is longer than the encoder reads.
-
-    Raises:
-        UserError: the description set is at fault (`read_descriptions`), an embedding cannot be normalised, or the
-            store cannot be written (`write_store`).
-    """
-    check_destination(output, encoder.dim, dtype)
-    text_of = read_descriptions(descriptions, text)
-    texts = list(dict.fromkeys(text_of.values()))
-    number = {each: i for i, each in enumerate(texts)}
-    text_ids = np.array([number[each] for each in text_of.values()], np.int64)
-
-    start = time.perf_counter()
-    token_counts = np.concatenate([encoder.token_counts(texts[i : i + _BLOCK]) for i in range(0, len(texts), _BLOCK)])
-    embeddings = _encode(encoder, texts, token_counts, dtype, batch_size)
-    seconds = time.perf_counter() - start
-
-    too_long = token_counts > encoder.context_length
-    metadata = {
-        "encoder": encoder.name,
-        "text": text,
-        "truncated": float(too_long[text_ids].mean()),
+def made_from(
+    descriptions: str | Path, text: str, encoder: TextEncoder, dtype: str = "float16", overflow: str = "truncate"
+) -> dict[str, Any]:
+    """The part of a store's metadata that says what its rows depend on; weights and texts by their hashes."""
+    return {
         "descriptions_sha256": file_sha256(descriptions),
-        "versions": {package: importlib.metadata.version(package) for package in ("torch", "transformers")},
+        "text": text,
+        "encoder_sha256": encoder.sha256,
+        "precision": encoder.precision,
+        "dtype": dtype,
+        "overflow": overflow,
     }
-    blocks = (embeddings[text_ids[i : i + _BLOCK]] for i in range(0, len(text_ids), _BLOCK))
-    write_store(output, list(text_of), text_ids, blocks, metadata, dtype)
-    return Encoding(read_metadata(output), len(texts), seconds)
 
 
-def is_encoded(output: str | Path, descriptions: str | Path, text: str, encoder: str, dtype: str) -> bool:
-    """Whether `output` is whole and was made from just this; `UserError` if it is a file that is no embedding store."""
+def is_encoded(output: str | Path, wanted: dict[str, Any]) -> bool:
+    """Whether `output` is whole and `made_from` what is wanted; `UserError` if it is a file that is no store."""
     output = Path(output)
     if not output.exists():
         return False
@@ -91,18 +72,63 @@ def is_encoded(output: str | Path, descriptions: str | Path, text: str, encoder:
         check_file(output)
     except UserError:
         return False
-    asked = {"descriptions_sha256": file_sha256(descriptions), "text": text, "encoder": encoder, "dtype": dtype}
-    return asked.items() <= metadata.items()
+    return wanted.items() <= metadata.items()
 
 
-def _encode(encoder: TextEncoder, texts: list[str], token_counts: np.ndarray, dtype: str, batch_size: int):
-    """Embeddings [t, k]; texts of like length share a batch, which is padded to its longest, and the longest go first
-    so that a batch too large for the device fails at once."""
-    embeddings = np.empty((len(texts), encoder.dim), dtype)
-    order = np.argsort(-token_counts, kind="stable")
-    with tqdm(total=len(texts), unit="text", disable=None) as progress:
-        for start in range(0, len(texts), batch_size):
-            batch = order[start : start + batch_size]
-            embeddings[batch] = encoder.encode([texts[i] for i in batch])
-            progress.update(len(batch))
-    return embeddings
+def encode_descriptions(
+    descriptions: str | Path,
+    text: str,
+    encoder: TextEncoder,
+    output: str | Path,
+    *,
+    dtype: str = "float16",
+    overflow: str = "truncate",
+    batch_size: int = 64,
+    rank: int = 0,
+    ranks: int = 1,
+) -> Optional[Encoding]:
+    """Encode the texts under key `text` of a description set into an embedding store; an older one is replaced.
+
+    Each distinct text is encoded once: images with equal texts share a `text_id` (counted from 0 in the file's order)
+    and a bit-equal row. Of several ranks, rank 0 writes the store and returns; the others return None when their share
+    is done. The metadata's `truncated` is the share of images whose text was cut.
+
+    Args:
+        dtype: of the rows in the store, float16 or float32.
+        overflow: see `Parts`.
+
+    Raises:
+        UserError: the description set is at fault (`read_descriptions`), a text cannot be encoded (`Parts.encode`),
+            or the store cannot be written (`write_store`).
+    """
+    output = Path(output)
+    check_destination(output, encoder.dim, dtype)
+    wanted = made_from(descriptions, text, encoder, dtype, overflow)
+    key = hashlib.sha256(json.dumps([wanted, batch_size], sort_keys=True).encode()).hexdigest()[:16]
+    folder = output.with_name(f".{output.name}.encoding-{key}")
+    path = folder / "texts.sqlite"
+    if rank == 0 and not path.exists():
+        TextTable.write(path, descriptions, text)
+    while not path.exists():
+        if is_encoded(output, wanted):
+            return None  # the others needed no help
+        time.sleep(_POLL_SECONDS)
+
+    with TextTable(path, descriptions) as table:
+        parts = Parts(folder, table, encoder, dtype, overflow, batch_size)
+        encoded, seconds = parts.encode(rank, ranks)
+        if rank:
+            return None
+        if ranks > 1:
+            parts.wait()
+        metadata = {
+            **wanted,
+            "encoder": encoder.name,
+            "context_length": encoder.context_length,
+            **parts.lengths(),
+            "versions": {package: importlib.metadata.version(package) for package in ("torch", "transformers")},
+        }
+        write_blocks(output, table.images, parts.rows(), metadata, dtype)
+    for leftover in output.parent.glob(f".{glob.escape(output.name)}.encoding-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    return Encoding(read_metadata(output), table.texts, encoded, seconds)

@@ -171,6 +171,50 @@ def test_mean_pooling(tmp_path):
         np.testing.assert_allclose(embedding, total / np.linalg.norm(total), atol=1e-6)
 
 
+@torch.no_grad()
+def test_a_tokenizer_with_added_tokens(tmp_path):
+    """Their ids are above that of the end of text, which is the highest of OpenAI's own."""
+    folder = tmp_path / "clip"
+    model, tokenizer = write_clip(folder, eos_token_id=2)
+    tokenizer.add_tokens(["<new>", "zebra"])
+    old = model.text_model.embeddings.token_embedding.weight
+    model.text_model.embeddings.token_embedding = torch.nn.Embedding(len(tokenizer), old.shape[1])
+    model.text_model.embeddings.token_embedding.weight[: len(old)] = old
+    model.config.text_config.vocab_size = len(tokenizer)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    texts = ["a zebra", "<new> dog and a <new> cat", "dog zebra zebra"]
+    ids = [tokenizer(text).input_ids for text in texts]
+    assert max(map(max, ids)) == len(CLIP_VOCABULARY) + 1
+    expected = [clip_by_hand(model, each) for each in ids]
+    np.testing.assert_allclose(TextEncoder.load(folder).encode(texts), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.03), ("fp16", 0.003)])
+def test_half_precision(clip_folder, tmp_path, precision, tolerance):
+    write_bert(tmp_path / "bert")
+    for folder in (clip_folder, tmp_path / "bert"):
+        embeddings = TextEncoder.load(folder, precision=precision).encode(TEXTS)
+        expected = TextEncoder.load(folder).encode(TEXTS)
+        assert embeddings.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+        np.testing.assert_allclose(embeddings, expected, atol=tolerance)
+        assert np.abs(embeddings - expected).max() > 1e-5
+
+
+def test_the_hash_is_that_of_weights_and_vocabulary(tmp_path, clip_folder):
+    sha256 = TextEncoder.load(clip_folder).sha256
+    copied = shutil.copytree(clip_folder, tmp_path / "copy")
+    assert TextEncoder.load(copied, precision="bf16").sha256 == sha256
+    model = CLIPModel.from_pretrained(copied)
+    with torch.no_grad():
+        model.text_model.final_layer_norm.bias[3] += 1e-6
+    model.save_pretrained(copied)
+    assert TextEncoder.load(copied).sha256 != sha256
+    write_clip(tmp_path / "shorter", positions=56)
+    assert TextEncoder.load(tmp_path / "shorter").sha256 != sha256
+
+
 def test_the_parameters_are_frozen(clip_folder):
     encoder = TextEncoder.load(clip_folder)
     assert not encoder._model.training
@@ -249,7 +293,9 @@ def test_missing_weights_are_not_made_up(tmp_path):
 def test_a_model_of_another_kind(tmp_path):
     write_bert(tmp_path / "t5")
     T5Config().save_pretrained(tmp_path / "t5")
-    assert refusal(tmp_path / "t5") == f"text encoder {tmp_path / 't5'}: is a t5; give a CLIP or a BERT-like model"
+    assert refusal(tmp_path / "t5") == (
+        f"text encoder {tmp_path / 't5'}: is a t5; give a CLIP, a SigLIP or a BERT-like model"
+    )
 
 
 @pytest.mark.parametrize("pooling", [{"pooling_mode": "cls"}, {"pooling_mode_mean_tokens": False}])

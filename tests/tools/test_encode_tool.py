@@ -48,10 +48,10 @@ def test_a_store_is_written_kept_and_replaced(descriptions, tmp_path):
     written = output.stat().st_mtime_ns
     again = encode(*command)
     assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout == f"{output}: is there already, from the same descriptions, text and encoder\n"
+    assert again.stdout == f"{output}: is there already, from the same descriptions, text, encoder and options\n"
     assert output.stat().st_mtime_ns == written
 
-    other = encode(*command, "--text", "long", "--dtype", "float32", "--batch-size", 1)
+    other = encode(*command, "--text", "long", "--store-dtype", "float32", "--batch-size", 1)
     assert (other.returncode, other.stderr) == (0, "")
     replacing, report = other.stdout.splitlines()
     assert replacing == f"{output}: was made from something else or is not whole; replacing it"
