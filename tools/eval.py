@@ -11,7 +11,11 @@ def main() -> None:
         "--checkpoint",
         required=True,
         metavar="NAME_OR_FILE",
-        help="released checkpoint, checkpoint file, or folder of a run (then its last.ckpt)",
+        help="released checkpoint, checkpoint file, folder of a run (then its last.ckpt), or an exported FILE.mindir "
+        "or FILE.onnx",
+    )
+    parser.add_argument(
+        "--weights", default="plain", choices=("plain", "ema"), help="of a checkpoint: ema is the moving average"
     )
     parser.add_argument("--data", metavar="DIR", help="the data set (default: the one it was trained on)")
     parser.add_argument("--split", default="val", help="part of the data set (default: val)")
@@ -26,15 +30,12 @@ def main() -> None:
     parser.add_argument("--device", default="CPU", choices=("CPU", "GPU", "Ascend"))
     arguments = parser.parse_args()
 
-    from mindspore_gpt4image.checkpoint import read_checkpoint
-    from mindspore_gpt4image.device import use_device
+    from mindspore_gpt4image.classifiers import load_classifier
     from mindspore_gpt4image.evaluation.evaluate import evaluate
     from mindspore_gpt4image.files import write_json
-    from mindspore_gpt4image.released import locate_checkpoint
 
-    use_device(arguments.device)
     result = evaluate(
-        read_checkpoint(locate_checkpoint(arguments.checkpoint)),
+        load_classifier(arguments.checkpoint, arguments.weights, arguments.device),
         arguments.split,
         data=arguments.data,
         embeddings=arguments.embeddings,

@@ -1,6 +1,7 @@
 """Predict the classes of images: the five best with their probabilities."""
 
 import argparse
+import sys
 
 from mindspore_gpt4image.errors import UserError, run_command
 
@@ -11,24 +12,41 @@ def main() -> None:
         "--checkpoint",
         required=True,
         metavar="NAME_OR_FILE",
-        help="released checkpoint, checkpoint file, folder of a run, or an exported FILE.mindir",
+        help="released checkpoint, checkpoint file, folder of a run, or an exported FILE.mindir or FILE.onnx, which "
+        "needs no MindSpore",
     )
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder with images at any depth")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image file, or folder with images at any depth; - reads such names from standard input, one a line",
+    )
+    parser.add_argument(
+        "--weights", default="plain", choices=("plain", "ema"), help="of a checkpoint: ema is the moving average"
+    )
+    parser.add_argument("--csv", metavar="FILE", help="write the predictions here as well, a line an image and class")
     parser.add_argument("--json", metavar="FILE", help="write the predictions here as well")
     parser.add_argument("--device", default="CPU", choices=("CPU", "GPU", "Ascend"))
     arguments = parser.parse_args()
 
-    from mindspore_gpt4image.device import use_device
-    from mindspore_gpt4image.files import write_json
-    from mindspore_gpt4image.predict import find_broken, find_images, open_classifier, predict_images, render_table
-    from mindspore_gpt4image.released import locate_checkpoint
+    from mindspore_gpt4image.classifiers import load_classifier
+    from mindspore_gpt4image.files import atomic_write, write_json
+    from mindspore_gpt4image.predict import (
+        find_broken,
+        find_images,
+        predict_images,
+        read_names,
+        render_csv,
+        render_table,
+    )
 
-    use_device(arguments.device)
-    images = find_images(arguments.images)
-    classify, model = open_classifier(locate_checkpoint(arguments.checkpoint))
+    images = find_images(read_names(arguments.images, sys.stdin))
+    classifier = load_classifier(arguments.checkpoint, arguments.weights, arguments.device)
     # One broken image does not cost the predictions of all others.
     broken = find_broken(images)
-    predictions = predict_images(classify, model, [image for image in images if image not in broken])
+    predictions = predict_images(classifier, [image for image in images if image not in broken])
+    if arguments.csv:
+        atomic_write(arguments.csv, render_csv(predictions))
     if arguments.json:
         write_json(arguments.json, [prediction.to_dict() for prediction in predictions])
     print(render_table(predictions))

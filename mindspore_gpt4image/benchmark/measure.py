@@ -18,8 +18,8 @@ class Comparison:
 
     Attributes:
         name: what was compared with what, and at which size.
-        ratio: median over the runs of ours / peer.
-        interval: 95% bootstrap interval of that median.
+        ratio: median over the runs of ours / peer, or as the row's name says.
+        interval: 95% bootstrap interval of it.
         goal: what the ratio should be at most (or at least, by `better`); None where it is only reported.
         better: "lower" or "higher".
         ours: median of our measurements, in `unit`; `peer` likewise.
@@ -66,12 +66,20 @@ def compare(
     goal: Optional[float] = None,
     better: str = "lower",
 ) -> Comparison:
-    """Measure both in turns, so that whatever else the machine does meets both alike.
+    """Measure both in turns; for the arguments see `measure_in_turns` and `Comparison`."""
+    return comparison_of(name, *measure_in_turns(ours, peer, runs), unit=unit, goal=goal, better=better)
+
+
+def measure_in_turns(ours: Callable[[], float], peer: Callable[[], float], runs: int) -> tuple[np.ndarray, np.ndarray]:
+    """Measure both so that whatever else the machine does meets both alike.
 
     Each pair is measured in the order opposite to the pair before it.
 
     Args:
-        ours: measures once and returns the number; `peer` likewise. For the rest see `Comparison`.
+        ours: measures once and returns the number; `peer` likewise.
+
+    Returns:
+        The numbers of both, float64 [runs].
     """
     pairs = []
     for run in range(runs):
@@ -81,18 +89,33 @@ def compare(
         else:
             second = peer()
             pairs.append((ours(), second))
-    our_values, peer_values = np.array(pairs).T
-    ratios = our_values / peer_values
+    our_values, peer_values = np.array(pairs, np.float64).T
+    return our_values, peer_values
+
+
+def comparison_of(
+    name: str, ours: np.ndarray, peer: np.ndarray, *, unit: str, goal: Optional[float] = None, better: str = "lower"
+) -> Comparison:
+    """The row of numbers measured in turns: the median of the pairs' ratios."""
+    ratios = ours / peer
+    ratio, interval = float(np.median(ratios)), median_interval(ratios)
     return Comparison(
-        name=name,
-        ratio=float(np.median(ratios)),
-        interval=median_interval(ratios),
-        goal=goal,
-        better=better,
-        ours=float(np.median(our_values)),
-        peer=float(np.median(peer_values)),
-        unit=unit,
-        runs=runs,
+        name, ratio, interval, goal, better, float(np.median(ours)), float(np.median(peer)), unit, len(ours)
+    )
+
+
+def percentile_of(name: str, ours: np.ndarray, peer: np.ndarray, *, percent: float, unit: str) -> Comparison:
+    """The row of a percentile of numbers measured in turns: the ratio of both percentiles.
+
+    Its interval is the bootstrap's over pairs; few runs say little about a tail.
+    """
+    rows = np.random.default_rng(0).integers(0, len(ours), (RESAMPLES, len(ours)))
+    tails = [np.percentile(values, percent) for values in (ours, peer)]
+    ratios = np.percentile(ours[rows], percent, axis=1) / np.percentile(peer[rows], percent, axis=1)
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    ours_at, peer_at = map(float, tails)
+    return Comparison(
+        name, ours_at / peer_at, (float(low), float(high)), None, "lower", ours_at, peer_at, unit, len(ours)
     )
 
 

@@ -1,33 +1,19 @@
-"""Classification: predictions for a split, and what they are worth."""
+"""Classification: predictions for a split, and what they are worth. It needs no framework."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Callable
 
 import numpy as np
-from mindspore import Tensor, nn
 from tqdm import tqdm
 
-from mindspore_gpt4image import distributed
-from mindspore_gpt4image.checkpoint import Checkpoint
-from mindspore_gpt4image.data.pipeline import evaluation_batches
-from mindspore_gpt4image.models import Preprocess
+from mindspore_gpt4image.sources.evaluation_batches import evaluation_batches
 from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
 TOP = 5
-
-
-class Classify(nn.Cell):
-    """Pixels uint8 [B, H, W, 3] to logits [B, C], in evaluation mode."""
-
-    def __init__(self, classifier: nn.Cell, preprocess: nn.Cell):
-        super().__init__(auto_prefix=False)
-        self.classifier = classifier
-        self.preprocess = preprocess
-
-    def construct(self, images: Tensor) -> Tensor:
-        return self.classifier(self.preprocess(images))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,38 +89,32 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    classify: nn.Cell,
+    classify: Callable[[np.ndarray], np.ndarray],
     images: ImageSet,
     transform: EvalTransform,
     batch_size: int,
     workers: int,
     desc: str | None = None,
+    positions: Sequence[int] | None = None,
 ) -> Predictions:
-    """Run `classify` (uint8 [B, H, W, 3] -> logits [B, C]) over all images; exact for any batch size.
-
-    In a group of ranks each takes every R-th image, and all get the predictions of all.
+    """Run `classify` (pixels uint8 [B, H, W, 3] -> logits [B, C], arrays) over the images; exact for any batch size.
 
     Args:
         desc: title of a progress bar; None: no bar.
+        positions: the images to look at, the rest is left 0; None: all.
     """
     count = min(TOP, len(images.classes))
     classes = np.zeros((len(images), count), np.int32)
     probabilities = np.zeros((len(images), count), np.float32)
     true_log_probability = np.zeros(len(images), np.float32)
-    mine = np.arange(distributed.rank(), len(images), distributed.world_size())
-    with tqdm(total=len(mine), desc=desc, unit="img", disable=desc is None) as bar:
-        for pixels, rows in evaluation_batches(images, mine, transform, batch_size, workers):
-            scores = log_softmax(classify(Tensor(pixels)).asnumpy()[: len(rows)])
+    positions = np.arange(len(images)) if positions is None else np.asarray(positions)
+    with tqdm(total=len(positions), desc=desc, unit="img", disable=desc is None) as bar:
+        for pixels, rows in evaluation_batches(images, positions, transform, batch_size, workers):
+            scores = log_softmax(classify(pixels)[: len(rows)])
             # A stable sort: equal scores go to the smaller class, whatever the batch.
             best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
             classes[rows] = best
             probabilities[rows] = np.exp(np.take_along_axis(scores, best, axis=1))
             true_log_probability[rows] = scores[np.arange(len(rows)), images.labels[rows]]
             bar.update(len(rows))
-    return Predictions(images, *map(distributed.sum_over_ranks, (classes, probabilities, true_log_probability)))
-
-
-def classifier_of(checkpoint: Checkpoint) -> Classify:
-    """The checkpoint's classifier from raw pixels, in evaluation mode."""
-    preprocess = Preprocess(checkpoint.model.mean, checkpoint.model.std)
-    return Classify(checkpoint.create_classifier(), preprocess).set_train(False)
+    return Predictions(images, classes, probabilities, true_log_probability)

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from mindspore_gpt4image.checkpoint import Checkpoint
+from mindspore_gpt4image.classifiers import Classifier
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.evaluation.classification import classifier_of, predict
+from mindspore_gpt4image.evaluation.on_ranks import predict_on_ranks
 from mindspore_gpt4image.evaluation.retrieval import embedder_of, retrieve
 from mindspore_gpt4image.sources.formats import list_images
 
 
 def evaluate(
-    checkpoint: Checkpoint,
+    classifier: Classifier,
     split: str,
     *,
     data: str | Path | None = None,
@@ -26,23 +27,27 @@ def evaluate(
     """Classification of a split and, with a store of its texts, retrieval; as `tools/eval.py --json` writes it.
 
     Args:
-        data: root of the data set; None: the one the checkpoint was trained on.
+        data: root of the data set; None: the one the checkpoint was trained on. An exported file does not know it.
 
     Raises:
-        UserError: no such split, folders that are no class of the checkpoint, an image that cannot be read, a store
+        UserError: no such split, folders that are no class of the classifier, an image that cannot be read, a store
             that does not go with the checkpoint.
     """
-    model = checkpoint.model
-    trained_on = checkpoint.progress["config"]["data"]
-    root, format = (data, "auto") if data else (trained_on["root"], trained_on["format"])
+    model, checkpoint = classifier.model, classifier.checkpoint
+    trained_on = checkpoint.data if checkpoint else {}
+    root, format = (data, "auto") if data else (trained_on.get("root"), trained_on.get("format", "auto"))
+    if root is None:
+        raise UserError(f"{classifier.path}: does not say what it was trained on; name a data set's root with --data")
     images = list_images(root, split, format=format, classes=model.classes).checked()
     for line in images.left_out:
         print(f"note: {line}", file=sys.stderr)
+    if embeddings and checkpoint is None:
+        raise UserError(f"--embeddings: {classifier.path} is exported, its projection is gone; name the checkpoint")
     store = open_store(checkpoint, embeddings) if embeddings else None
-    predictions = predict(classifier_of(checkpoint), images, model.transform, batch_size, workers, desc=split)
+    predictions = predict_on_ranks(classifier.logits, images, model.transform, batch_size, workers, desc=split)
     result = {
-        "checkpoint": str(checkpoint.path),
-        "epoch": checkpoint.progress["epoch"],
+        "checkpoint": str(classifier.path),
+        "epoch": checkpoint.progress["epoch"] if checkpoint else None,
         "data": str(root),
         "split": split,
         **predictions.to_dict(),

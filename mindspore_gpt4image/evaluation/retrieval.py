@@ -8,10 +8,10 @@ import numpy as np
 from mindspore import Tensor, nn
 
 from mindspore_gpt4image.checkpoint import Checkpoint
-from mindspore_gpt4image.data.pipeline import evaluation_batches
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.losses import normalize
 from mindspore_gpt4image.models import Preprocess
+from mindspore_gpt4image.sources.evaluation_batches import evaluation_batches
 from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 

@@ -4,9 +4,9 @@ from mindspore._extends.parse import compile_config
 
 from mindspore_gpt4image.models.factory import create_network, network_names
 from mindspore_gpt4image.models.network import deployable, weights
-from mindspore_gpt4image.models.preprocess import Preprocess
+from mindspore_gpt4image.models.preprocess import Classify, Preprocess
 
-__all__ = ["Preprocess", "create_network", "deployable", "network_names", "weights"]
+__all__ = ["Classify", "Preprocess", "create_network", "deployable", "network_names", "weights"]
 
 # Since MindSpore 2.8 `x += y` in a graph is an in-place operator: its gradient can be wrong, GPU kernels and ONNX lack
 # it, and MindCV's residual blocks write `out += identity`. The flag counts until a process compiles its first graph.

@@ -31,3 +31,24 @@ class Preprocess(nn.Cell):
     def construct(self, images: Tensor) -> Tensor:
         normalised = images.astype(mstype.float32) * self.scale - self.shift
         return ops.transpose(normalised, (0, 3, 1, 2))
+
+
+class Classify(nn.Cell):
+    """Pixels uint8 [B, H, W, 3] to logits float32 [B, C].
+
+    Args:
+        classifier: normalised images to logits.
+        preprocess: a `Preprocess`.
+    """
+
+    def __init__(self, classifier: nn.Cell, preprocess: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.classifier = classifier
+        self.preprocess = preprocess
+
+    def construct(self, images: Tensor) -> Tensor:
+        return self.classifier(self.preprocess(images))
+
+    def on_arrays(self, images: np.ndarray) -> np.ndarray:
+        """The same from array to array."""
+        return self(Tensor(images)).asnumpy()

@@ -19,7 +19,7 @@ from mindspore_gpt4image.config import Config, save_config
 from mindspore_gpt4image.data.pipeline import epoch_order, train_batches
 from mindspore_gpt4image.distributed import copy_from_rank_0
 from mindspore_gpt4image.errors import Stopped, UserError
-from mindspore_gpt4image.evaluation.classification import predict
+from mindspore_gpt4image.evaluation.on_ranks import predict_on_ranks
 from mindspore_gpt4image.files import write_json
 from mindspore_gpt4image.runs import CONFIG, METRICS, SUMMARY, read_metrics
 from mindspore_gpt4image.signals import StopRequest
@@ -117,7 +117,9 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
     run.classify.set_train(False)
     # Each rank has BatchNorm statistics of its own; those of rank 0 are evaluated and saved.
     copy_from_rank_0(run.step.statistics)
-    predictions = predict(run.classify, run.val_set, run.model.transform, config.batch_size, config.data.workers)
+    predictions = predict_on_ranks(
+        run.classify.on_arrays, run.val_set, run.model.transform, config.batch_size, config.data.workers
+    )
     metrics = {
         "epoch": progress.epoch + 1,
         "lr": float(run.step.optimizer.learning_rate.asnumpy()),

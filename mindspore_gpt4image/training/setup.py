@@ -17,10 +17,9 @@ from mindspore_gpt4image.data.rand_augment import RandAugment
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.data.texts import TextTargets, join_texts, shuffle_texts
 from mindspore_gpt4image.device import use_device
-from mindspore_gpt4image.evaluation.classification import Classify
 from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.model_info import ModelInfo
-from mindspore_gpt4image.models import Preprocess, create_network, deployable
+from mindspore_gpt4image.models import Classify, Preprocess, create_network, deployable
 from mindspore_gpt4image.sources.classes import read_classes
 from mindspore_gpt4image.sources.descriptions import file_sha256
 from mindspore_gpt4image.sources.formats import list_images, validation_split

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mindspore_gpt4image.benchmark.alignment import OurRank, ReleasedRank, work_of
-from mindspore_gpt4image.benchmark.measure import compare, median_interval, milliseconds
+from mindspore_gpt4image.benchmark.measure import compare, comparison_of, median_interval, milliseconds, percentile_of
 
 BENCHMARK = Path(__file__).parents[2] / "tools" / "benchmark.py"
 
@@ -88,6 +88,33 @@ def test_interval_of_many_values_is_that_of_the_binomial():
     low, high = median_interval(np.random.default_rng(3).permutation(np.arange(400.0)))
     assert low == pytest.approx(180, abs=2)
     assert high == pytest.approx(219, abs=2)
+
+
+def test_a_percentile_is_compared_with_the_same_one_of_the_peer():
+    """Of 0 to 100, the 90th percentile is 90; doubled it is 180."""
+    values = np.arange(101.0)
+    row = percentile_of("tail", 2 * values, values, percent=90, unit="ms")
+    assert (row.ours, row.peer, row.ratio, row.interval) == (180, 90, 2, (2, 2))
+    apart = percentile_of("tail", values[::-1], values, percent=90, unit="ms")
+    assert apart.ratio == 1
+    assert apart.interval[0] < 1 < apart.interval[1]
+
+
+def test_images_a_second_are_better_when_higher():
+    row = comparison_of("speed", np.array([4.0, 6.0]), np.array([2.0, 3.0]), unit="img/s", goal=1.5, better="higher")
+    assert (row.ratio, row.is_met, row.runs) == (2, True, 2)
+
+
+@pytest.mark.slow
+def test_pytorch_has_the_weights_of_the_exported_network(tmp_path):
+    from mindspore_gpt4image.benchmark.infer import exported, random_network, torch_logits
+    from mindspore_gpt4image.benchmark.step import SIDE, random_images
+
+    pixels, _ = random_images(2, SIDE)
+    for name in ("resnet50", "deit_small", "convnext_tiny"):
+        network = random_network(name, "none")
+        ours = exported(network, name, tmp_path / name / "a.onnx")(pixels)
+        assert np.abs(torch_logits(name, network)(pixels) - ours).max() < 1e-4 * max(1, np.abs(ours).max())
 
 
 def test_a_timed_call_is_warmed_up_and_then_called_once_a_measurement():

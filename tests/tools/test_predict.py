@@ -1,5 +1,6 @@
-"""Images that nobody has labelled: same pixels and predictions as evaluation, from a checkpoint and from MINDIR."""
+"""Images that nobody has labelled: same pixels and predictions as evaluation, from checkpoint, MINDIR and ONNX."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -8,15 +9,16 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor
+from blocked import MINDSPORE, TORCH, blocking
 from PIL import Image
 
-from mindspore_gpt4image.checkpoint import read_checkpoint, save_checkpoint
+from mindspore_gpt4image.checkpoint import save_checkpoint
+from mindspore_gpt4image.classifiers import load_classifier
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.evaluation.classification import classifier_of
+from mindspore_gpt4image.export import export_classifier
 from mindspore_gpt4image.model_info import ModelInfo
 from mindspore_gpt4image.models import create_network
-from mindspore_gpt4image.predict import find_images, open_classifier, predict_images
+from mindspore_gpt4image.predict import find_images, predict_images
 from mindspore_gpt4image.sources.decoding import open_rgb
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -33,9 +35,9 @@ INFO = ModelInfo(
 )
 
 
-def run(*arguments, tool="predict.py", code=0):
-    command = [sys.executable, TOOLS / tool, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True)
+def run(*arguments, code=0, stdin=None):
+    command = [sys.executable, TOOLS / "predict.py", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, input=stdin)
     assert result.returncode == code, result.stdout + result.stderr
     return result
 
@@ -49,10 +51,12 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def mindir(checkpoint, tmp_path_factory):
-    path = tmp_path_factory.mktemp("export") / "a.mindir"
-    run("--checkpoint", checkpoint, "--output", path, tool="export.py")
-    return path
+def exported(checkpoint, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    network = load_classifier(checkpoint).checkpoint.create_network()
+    for ending in (".mindir", ".onnx"):
+        export_classifier(network, INFO, folder / f"a{ending}")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +88,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictions(checkpoint, folder):
-    return {p.image.name: p for p in predict_images(*open_classifier(checkpoint), find_images([folder]))}
+    return {p.image.name: p for p in predict_images(load_classifier(checkpoint), find_images([folder]))}
 
 
 def test_folders_are_searched_to_the_bottom_without_hidden_files(predictions):
@@ -92,9 +96,9 @@ def test_folders_are_searched_to_the_bottom_without_hidden_files(predictions):
 
 
 def test_each_image_gets_what_evaluation_makes_of_it_alone(checkpoint, folder, predictions):
-    classify = classifier_of(read_checkpoint(checkpoint))
+    classifier = load_classifier(checkpoint)
     for path in find_images([folder]):
-        logits = classify(Tensor(INFO.transform(open_rgb(path))[None])).asnumpy()[0].astype(np.float64)
+        logits = classifier.logits(INFO.transform(open_rgb(path))[None])[0].astype(np.float64)
         probabilities = np.exp(logits) / np.exp(logits).sum()
         best = sorted(range(7), key=lambda position: -probabilities[position])[:5]
         found = predictions[path.name]
@@ -108,19 +112,22 @@ def test_one_picture_in_two_files_is_one_picture(predictions):
     assert len({found.probabilities for found in predictions.values()}) == 4
 
 
-def test_mindir_predicts_the_same(mindir, folder, predictions):
-    for found in predict_images(*open_classifier(mindir), find_images([folder])):
+@pytest.mark.parametrize("name", ["a.mindir", "a.onnx"])
+def test_an_exported_file_predicts_the_same(exported, folder, predictions, name):
+    for found in predict_images(load_classifier(exported / name), find_images([folder])):
         expected = predictions[found.image.name]
         assert found.classes == expected.classes
         np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-4)
 
 
-def test_the_command_prints_what_can_be_read_and_fails_for_the_rest(mindir, folder, predictions, tmp_path):
+def test_the_command_prints_what_can_be_read_and_fails_for_the_rest(exported, folder, predictions, tmp_path):
     broken = [tmp_path / "empty.png", tmp_path / "cut.png"]
     broken[0].touch()
     broken[1].write_bytes((folder / "grey.png").read_bytes()[:60])
     image = folder / "cmyk.jpg"
-    result = run("--checkpoint", mindir, broken[0], image, broken[1], "--json", tmp_path / "out.json", code=1)
+    result = run(
+        "--checkpoint", exported / "a.onnx", broken[0], image, broken[1], "--json", tmp_path / "out.json", code=1
+    )
     header, *rows = result.stdout.splitlines()
     assert header.split() == ["image", "class", "probability"]
     assert len({len(row) for row in (header, *rows)}) == 1
@@ -143,7 +150,7 @@ def test_nothing_that_can_be_read_is_no_success(checkpoint, tmp_path):
 def test_fewer_than_five_classes(tmp_path, folder):
     info = ModelInfo(**{**INFO.__dict__, "classes": ("a", "b")})
     save_checkpoint(tmp_path / "last.ckpt", create_network(INFO.network, 2, text_dim=4), info, {})
-    (found,) = predict_images(*open_classifier(tmp_path), [folder / "grey.png"])
+    (found,) = predict_images(load_classifier(tmp_path), [folder / "grey.png"])
     assert sorted(found.classes) == ["a", "b"]
     assert sum(found.probabilities) == pytest.approx(1)
 
@@ -157,9 +164,38 @@ def test_an_empty_folder_and_a_missing_file_are_named(tmp_path):
         find_images([tmp_path / "none.png"])
 
 
-def test_a_mindir_alone_is_not_enough(mindir, folder, tmp_path):
-    (tmp_path / "b.mindir").write_bytes(mindir.read_bytes())
-    (line,) = run("--checkpoint", tmp_path / "b.mindir", folder / "grey.png", code=1).stderr.splitlines()
+def test_names_from_standard_input_to_csv(exported, folder, predictions, tmp_path):
+    images = [folder / "upright.png", folder / "cmyk.jpg"]
+    listed = "\n".join(map(str, images)) + "\n\n"
+    run("--checkpoint", exported / "a.onnx", "-", "--csv", tmp_path / "out.csv", stdin=listed)
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    expected = [
+        (str(image), str(rank), name)
+        for image in images
+        for rank, name in enumerate(predictions[image.name].classes, 1)
+    ]
+    assert [(row["image"], row["rank"], row["class"]) for row in rows] == expected
+    assert float(rows[0]["probability"]) == pytest.approx(predictions["upright.png"].probabilities[0], abs=1e-5)
+    error = run("--checkpoint", exported / "a.onnx", "-", stdin="\n", code=1).stderr
+    assert error == "error: standard input: names no image; write one a line\n"
+
+
+def test_onnx_needs_neither_mindspore_nor_torch(exported, folder):
+    arguments = ["predict.py", "--checkpoint", str(exported / "a.onnx"), str(folder)]
+    code = f"""{blocking((*MINDSPORE, *TORCH, "onnx"))}
+import runpy
+sys.argv = {arguments!r}
+runpy.run_path({str(TOOLS / "predict.py")!r}, run_name="__main__")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == run("--checkpoint", exported / "a.onnx", folder).stdout
+
+
+def test_an_exported_file_alone_is_not_enough(exported, folder, tmp_path):
+    (tmp_path / "b.onnx").write_bytes((exported / "a.onnx").read_bytes())
+    (line,) = run("--checkpoint", tmp_path / "b.onnx", folder / "grey.png", code=1).stderr.splitlines()
     assert line == (
         f"error: {tmp_path / 'model.yaml'}: cannot be read (No such file or directory); "
         "it belongs beside every exported model"

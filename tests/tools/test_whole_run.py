@@ -111,10 +111,18 @@ def test_retrieval_is_measured_where_there_are_texts(trained, data, tmp_path):
     assert "right text among" in result.stdout
 
 
-def test_export_reads_back(trained, tmp_path):
-    result = run("export.py", "--checkpoint", trained, "--output", tmp_path / "a.mindir")
-    assert "largest difference of logits" in result.stdout
-    assert b"projection" not in (tmp_path / "a.mindir").read_bytes()
+@pytest.mark.parametrize("name", ["a.mindir", "a.onnx"])
+def test_an_export_reads_back_and_evaluates_like_the_run(trained, data, tmp_path, name):
+    path = tmp_path / name
+    result = run("export.py", "--checkpoint", trained, "--output", path)
+    assert f"on random images and on some of {data}: largest difference of logits" in result.stdout
+    assert b"projection" not in path.read_bytes()
+    run("eval.py", "--checkpoint", path, "--data", data, "--json", tmp_path / "eval.json")
+    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    exported = json.loads((tmp_path / "eval.json").read_text())
+    assert (exported["top1"], exported["images"]) == (last["val_top1"], 9)
+    assert exported["ce"] == pytest.approx(last["val_ce"], rel=1e-4)
+    assert "name a data set's root with --data" in error_of("eval.py", "--checkpoint", path)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
