@@ -169,7 +169,7 @@ def _check_machine(config: Config, report: Report) -> None:
 
 
 def _check_step(run: Run, report: Report) -> None:
-    """Train two steps and evaluate a batch by the code of training, and see whether the checkpoints have room."""
+    """Train some steps and evaluate a batch by the code of training, and see whether the checkpoints have room."""
     config = run.config
     if read_last(run) is not None:
         report.note("output", f"{run.folder}: training would go on from {LAST}")
@@ -181,14 +181,14 @@ def _check_step(run: Run, report: Report) -> None:
     run.train_set = _head(run.train_set, run.global_batch)
     seconds = []
     with tqdm(disable=True) as bar:
-        for _ in range(2):
+        for _ in range(3):  # the second still sets things up
             started = time.perf_counter()
             train_epoch(run, bar, StopRequest())
             seconds.append(time.perf_counter() - started)
             losses = run.progress.means(config.batch_size)
             run.progress.next_epoch()
     text = f"cross-entropy {losses['ce']:.3f}" + (f", alignment {losses['align']:.3f}" if run.texts else "")
-    report.note("step", f"compiled in {seconds[0]:.1f} s; then {run.global_batch / seconds[1]:.1f} images/s, {text}")
+    report.note("step", f"compiled in {seconds[0]:.1f} s; then {run.global_batch / seconds[-1]:.1f} images/s, {text}")
     if run.progress.skipped_in_a_row:
         report.fault("step", "the gradient is not finite; lower optimizer.lr or set clip_norm")
     run.classify.set_train(False)

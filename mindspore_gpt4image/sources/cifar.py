@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 as their authors publish them: binary or Python version, packed or unpacked.
 
-Nothing is unpacked to disk. The pickles of the Python version go through an unpickler that builds NumPy arrays and
+Nothing is unpacked to disk. The pickles of the Python version go through an unpickler that builds arrays of numbers and
 Python's own numbers, texts and containers, and calls nothing else.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -182,8 +183,7 @@ def _read_names(version: _Version, content: bytes) -> list[str]:
     """Names of the classes in the order of the labels."""
     if version.is_binary:
         return content.decode().split()
-    names = _field(_unpickle(content), "fine_label_names", "label_names")
-    return [name.decode() if isinstance(name, bytes) else name for name in names]
+    return [_text(name) for name in _field(_unpickle(content), "fine_label_names", "label_names")]
 
 
 def _read_images(version: _Version, content: bytes, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -196,9 +196,11 @@ def _read_images(version: _Version, content: bytes, classes: int) -> tuple[np.nd
         pixels, labels = records[:, label_bytes:], records[:, label_bytes - 1]
     else:
         batch = _unpickle(content)
-        pixels, labels = np.asarray(_field(batch, "data")), np.asarray(_field(batch, "fine_labels", "labels"))
-        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), _PIXELS) or labels.dtype.kind not in "iu":
-            raise ValueError(f"its data are {pixels.dtype} {list(pixels.shape)} for {len(labels)} labels")
+        pixels, labels = _field(batch, "data"), np.array(_field(batch, "fine_labels", "labels"), np.int64)
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+            raise ValueError("its data are no array of bytes")
+        if pixels.shape != (*labels.shape, _PIXELS):
+            raise ValueError(f"its data have the shape {list(pixels.shape)}, its labels {list(labels.shape)}")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels go from {labels.min()} to {labels.max()}, of {classes} classes")
     # Published as planes of red, green and blue.
@@ -210,12 +212,48 @@ def _field(content: Any, *keys: str) -> Any:
     for key in keys:
         for form in (key.encode(), key):
             if isinstance(content, dict) and form in content:
-                return content[form]
+                value = content[form]
+                return value.values if isinstance(value, _Array) else value
     raise ValueError(f"holds no {' or '.join(map(repr, keys))}")
 
 
+def _text(value: Any) -> str:
+    """What Python 2 or 3 wrote for a text."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _unpickle(content: bytes) -> Any:
+    # Reads every length first, and so refuses those that go beyond the end.
+    for opcode, argument, _ in pickletools.genops(content):
+        # The table of what was read is as long as its highest number.
+        if "PUT" in opcode.name and argument > len(content):
+            raise pickle.UnpicklingError(f"it wants a table of {argument} entries")
     return _Unpickler(io.BytesIO(content), encoding="bytes").load()
+
+
+class _Type:
+    """Stands in for `numpy.dtype`, and is a whole number's type."""
+
+    def __init__(self, name: Any, *_: Any):
+        if _text(name) not in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8"):
+            raise pickle.UnpicklingError(f"it holds an array of {_text(name)!r}")
+        self.dtype = np.dtype(_text(name))
+
+    def __setstate__(self, state: tuple) -> None:
+        _, byte_order, *_ = state
+        if _text(byte_order) in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(_text(byte_order))
+
+
+class _Array:
+    """Stands in for an array: NumPy's own way to restore one trusts what it is told."""
+
+    def __init__(self, *_: Any):
+        self.values = np.empty(0)
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, is_fortran, data = state
+        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -226,12 +264,12 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds NumPy arrays besides what pickle has opcodes for: numbers, texts and containers."""
+    """Builds arrays besides what pickle has opcodes for: numbers, texts and containers."""
 
     _ADMITTED = {  # noqa: RUF012
-        "multiarray._reconstruct": np.empty(0).__reduce__()[0],
-        "numpy.ndarray": np.ndarray,
-        "numpy.dtype": np.dtype,
+        "multiarray._reconstruct": _Array,
+        "numpy.ndarray": None,  # an argument of the one before
+        "numpy.dtype": _Type,
         "_codecs.encode": _latin1,
     }
 
