@@ -14,7 +14,7 @@ import numpy as np
 from mindspore_gpt4image.classifiers import Classifier
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.evaluation.classification import predict
-from mindspore_gpt4image.sources.image_folder import EXTENSIONS, ImageFiles
+from mindspore_gpt4image.sources.image_folder import EXTENSIONS, ImageFiles, images_below
 from mindspore_gpt4image.sources.image_set import ImageSet
 
 BATCH_SIZE = 64
@@ -53,7 +53,7 @@ def read_names(arguments: Sequence[str], lines: Iterable[str]) -> list[str]:
 
 
 def find_images(places: Iterable[str | Path]) -> list[Path]:
-    """The files among `places` as they are, and the images below each folder, sorted; hidden ones are ignored.
+    """The files among `places` as they are, and the images below each folder (`images_below`).
 
     Raises:
         UserError: there is no such file or folder, or a folder that holds no image or cannot be listed.
@@ -61,7 +61,7 @@ def find_images(places: Iterable[str | Path]) -> list[Path]:
     found = []
     for place in map(Path, places):
         if place.is_dir():
-            images = sorted(_images_below(place))
+            images = images_below(place)
             if not images:
                 raise UserError(f"{place}: holds no image; known endings are {', '.join(sorted(EXTENSIONS))}")
             found += images
@@ -70,17 +70,6 @@ def find_images(places: Iterable[str | Path]) -> list[Path]:
         else:
             raise UserError(f"{place}: no such file or folder")
     return found
-
-
-def _images_below(folder: Path) -> Iterable[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror}); check its permissions") from error
-
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(parent, name) for name in files if not name.startswith(".")):
-            if path.suffix.lower() in EXTENSIONS:
-                yield path
 
 
 def find_broken(images: Sequence[Path]) -> dict[Path, str]:

@@ -105,6 +105,15 @@ def list_folder(root: str | Path, split: str, classes: Sequence[str] | None = No
     )
 
 
+def images_below(folder: Path) -> list[Path]:
+    """The images in a folder, however deep, that a data set would have there: sorted, hidden ones ignored.
+
+    Raises:
+        UserError: a folder cannot be listed, or a name is not UTF-8.
+    """
+    return sorted(Path(file) for file in _files_below(folder, str(folder)) if _extension(file) in EXTENSIONS)
+
+
 def _check_split(root: Path, split: str) -> None:
     if not root.is_dir():
         raise UserError(

@@ -80,8 +80,10 @@ def folder(tmp_path_factory):
     picture(20, 61, 4).convert("RGB").convert("CMYK").save(root / "cmyk.jpg")
     (root / "deep" / "er").mkdir(parents=True)
     picture(1, 90).save(root / "deep" / "er" / "thin.BMP")
-    (root / ".hidden").mkdir()
-    picture(9, 9).save(root / ".hidden" / "a.png")
+    for name in (".hidden", "__MACOSX"):
+        (root / name).mkdir()
+        picture(9, 9).save(root / name / "a.png")
+    (root / "deep" / "circle").symlink_to(root / "deep", target_is_directory=True)
     (root / "notes.txt").write_text("no image")
     return root
 
