@@ -31,6 +31,7 @@ setup(
         "pyyaml>=6",
         "omegaconf>=2.3",
         "tqdm",
+        "safetensors>=0.4",
         "tensorboardX",
     ],
     extras_require={

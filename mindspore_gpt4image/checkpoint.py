@@ -1,7 +1,8 @@
 """Checkpoints: written atomically, read strictly.
 
 A checkpoint holds the network's parameters under their own names, what only training needs (moments, step counters)
-under `training.…`, and two JSON texts: `model` (see `ModelInfo`) and `progress` (where training stood).
+under `training.…`, and two JSON texts: `model` (see `ModelInfo`) and `progress` (where training stood). The ending of
+its name chooses the format: `.safetensors`, which other libraries read too, or MindSpore's own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, nn
+from mindspore import Parameter, Tensor, nn
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save_file
 
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import replacing
@@ -27,6 +30,7 @@ from mindspore_gpt4image.models import weights as network_weights
 TRAINING_PREFIX = "training."
 # Behind it: the moving average of a parameter, by that parameter's name.
 EMA_PREFIX = "ema."
+SAFETENSORS = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,10 @@ def save_checkpoint(
     parameters.update({TRAINING_PREFIX + name: parameter for name, parameter in (training or {}).items()})
     texts = {"model": json.dumps(model.to_dict()), "progress": json.dumps(progress)}
     with replacing(path) as temporary:
+        if temporary.suffix == SAFETENSORS:
+            arrays = {name: parameter.asnumpy() for name, parameter in parameters.items()}
+            save_file(arrays, temporary, metadata=texts)
+            return
         records = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
         # The checksum is what tells a flipped byte from a weight.
         ms.save_checkpoint(records, str(temporary), append_dict=texts, crc_check=True)
@@ -114,13 +122,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         path = path / "last.ckpt"
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
-    with _silent():
-        try:
-            content = ms.load_checkpoint(str(path), crc_check=True)
-        except (ValueError, TypeError, OSError, RuntimeError) as error:
-            raise UserError(f"checkpoint {path}: damaged, or no MindSpore checkpoint") from error
+    content, texts = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_mindspore(path)
     try:
-        model, progress = (json.loads(content.pop(key)) for key in ("model", "progress"))
+        model, progress = (json.loads(texts[key]) for key in ("model", "progress"))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"checkpoint {path}: was not written by this package (it lacks the model's description)"
@@ -133,6 +137,25 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         model=ModelInfo.from_dict(model, f"checkpoint {path}"),
         progress=progress,
     )
+
+
+def _read_mindspore(path: Path) -> tuple[dict[str, Parameter], dict[str, str]]:
+    with _silent():
+        try:
+            content = ms.load_checkpoint(str(path), crc_check=True)
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
+            raise UserError(f"checkpoint {path}: damaged, or no MindSpore checkpoint") from error
+    return content, {key: content.pop(key) for key in ("model", "progress") if key in content}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Parameter], dict[str, str]]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            texts = file.metadata() or {}
+        content = {name: Parameter(Tensor(array), name=name) for name, array in load_file(path).items()}
+        return content, texts
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"checkpoint {path}: damaged, or no safetensors file") from error
 
 
 def load_parameters(target: dict[str, Parameter], values: dict[str, Parameter], source: str | Path) -> None:

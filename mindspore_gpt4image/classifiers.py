@@ -30,12 +30,14 @@ class Classifier:
         model: classes and preprocessing.
         logits: pixels uint8 [B, crop, crop, 3], as `model.transform` makes them, to logits float32 [B, C].
         checkpoint: what the file holds besides; None for an exported one.
+        weights: "plain" or "ema", those that were taken from the checkpoint.
     """
 
     path: Path
     model: ModelInfo
     logits: Graph
     checkpoint: Optional[Checkpoint] = None
+    weights: str = "plain"
 
 
 def load_classifier(name_or_file: str | Path, weights: str = "plain", device: str = "CPU") -> Classifier:
@@ -148,4 +150,4 @@ def _from_checkpoint(path: Path, weights: str, device: str) -> Classifier:
     checkpoint = read_checkpoint(path)
     model = checkpoint.model
     cell = Classify(checkpoint.create_classifier(weights), Preprocess(model.mean, model.std)).set_train(False)
-    return Classifier(checkpoint.path, model, cell.on_arrays, checkpoint)
+    return Classifier(checkpoint.path, model, cell.on_arrays, checkpoint, weights)

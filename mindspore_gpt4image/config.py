@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -160,15 +160,26 @@ def help_text() -> str:
     return "options of the config file, also as key=value here (defaults in brackets):\n" + "\n".join(lines)
 
 
-class _Entry:
+class Entry:
     """One value that somebody typed: its dotted key, and where it stands."""
 
     def __init__(self, key: str, value: Any, where: str):
         self.key, self.value, self.where = key, value, where
 
 
-def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """The experiment that a YAML file and `key=value` overrides describe, checked.
+class ConfigError(UserError):
+    """All the faults of a config, in one line and as a list."""
+
+    def __init__(self, faults: list[str]):
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def load_config(path: str | Path, overrides: Sequence[str | Entry] = (), source: str | None = None) -> Config:
+    """The experiment that a YAML file and overrides (`key=value`, or entries of another file) describe, checked.
+
+    Args:
+        source: names the experiment where no line is at fault; None: the file.
 
     Raises:
         UserError: unreadable file, or unknown keys, wrong types and values out of range: all of them at once, each with
@@ -177,6 +188,9 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
     faults: list[str] = []
     entries = _read_yaml(Path(path), faults, seen=())
     for text in overrides:
+        if isinstance(text, Entry):
+            entries.append(text)
+            continue
         key, equals, value = text.partition("=")
         if not equals or not key:
             faults.append(f"{text!r}: an override is written key=value")
@@ -187,7 +201,7 @@ def load_config(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
             faults.append(f"{text!r}: the value is no valid YAML")
             continue
         entries += _flatten(key, parsed, repr(text))
-    return _resolve(entries, faults, str(path))
+    return _resolve(entries, faults, source or str(path))
 
 
 def parse_config(values: dict, source: str) -> Config:
@@ -217,17 +231,16 @@ def differences(old: dict, new: dict, prefix: str = "") -> dict[str, tuple[Any, 
     return found
 
 
-def _flatten(key: str, value: Any, where: str) -> list[_Entry]:
+def _flatten(key: str, value: Any, where: str) -> list[Entry]:
     if isinstance(value, dict):
         return [entry for name, part in value.items() for entry in _flatten(f"{key}.{name}", part, where)]
-    return [_Entry(key, value, where)]
+    return [Entry(key, value, where)]
 
 
-def _read_yaml(path: Path, faults: list[str], seen: tuple[Path, ...]) -> list[_Entry]:
-    """The file's entries in order, those of its `base` first."""
+def compose_yaml(path: Path) -> yaml.MappingNode | None:
+    """The nodes of a YAML file, which know their lines; None for an empty file."""
     try:
-        text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -236,11 +249,17 @@ def _read_yaml(path: Path, faults: list[str], seen: tuple[Path, ...]) -> list[_E
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise UserError(f"config {path}{line}: no valid YAML ({getattr(error, 'problem', None) or error})") from error
+    if root is not None and root.tag != "tag:yaml.org,2002:map":
+        raise UserError(f"config {path}: must be a mapping of keys to values")
+    return root
+
+
+def _read_yaml(path: Path, faults: list[str], seen: tuple[Path, ...]) -> list[Entry]:
+    """The file's entries in order, those of its `base` first."""
+    root = compose_yaml(path)
     if root is None:
         return []
-    if root.tag != "tag:yaml.org,2002:map":
-        raise UserError(f"config {path}: must be a mapping of keys to values")
-    entries = _walk(root, "", path, faults)
+    entries = walk_yaml(root, "", path, faults)
     own = [entry for entry in entries if entry.key != "base"]
     for entry in entries:
         if entry.key == "base":
@@ -251,7 +270,8 @@ def _read_yaml(path: Path, faults: list[str], seen: tuple[Path, ...]) -> list[_E
     return own
 
 
-def _walk(node: yaml.MappingNode, prefix: str, path: Path, faults: list[str]) -> list[_Entry]:
+def walk_yaml(node: yaml.MappingNode, prefix: str, path: Path, faults: list[str]) -> list[Entry]:
+    """The values below a node as entries with dotted keys; names that stand twice are added to `faults`."""
     loader = yaml.SafeLoader("")
     entries, names = [], set()
     for key_node, value_node in node.value:
@@ -262,15 +282,15 @@ def _walk(node: yaml.MappingNode, prefix: str, path: Path, faults: list[str]) ->
                 faults.append(f"{where}: {prefix}{name} stands here for the second time")
             names.add(name)
             if value_node.tag == "tag:yaml.org,2002:map":
-                entries += _walk(value_node, f"{prefix}{name}.", path, faults)
+                entries += walk_yaml(value_node, f"{prefix}{name}.", path, faults)
             else:
-                entries.append(_Entry(prefix + name, loader.construct_object(value_node, deep=True), where))
+                entries.append(Entry(prefix + name, loader.construct_object(value_node, deep=True), where))
         except (yaml.YAMLError, ValueError) as error:
             faults.append(f"{where}: no valid YAML ({getattr(error, 'problem', None) or error})")
     return entries
 
 
-def _resolve(entries: list[_Entry], faults: list[str], source: str) -> Config:
+def _resolve(entries: list[Entry], faults: list[str], source: str) -> Config:
     known = dict(options())
     sections = {key.rsplit(".", 1)[0] for key in known if "." in key}
     config = OmegaConf.structured(Config)
@@ -304,7 +324,7 @@ def _resolve(entries: list[_Entry], faults: list[str], source: str) -> Config:
                 faults.append(f"{where.get(key, source)}: {key}: {problem}")
     faults += [] if faults else [f"{source}: {fault}" for fault in _conflicts(config)]
     if faults:
-        raise UserError("; ".join(faults))
+        raise ConfigError(faults)
     return OmegaConf.to_object(config)
 
 

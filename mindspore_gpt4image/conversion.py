@@ -2,16 +2,23 @@
 
 A layout is a table of names: a cell here (without `backbone.`) to the module there, or a whole parameter to a whole
 parameter. A tuple names the parts that follow one another along the first axis. Both directions read the same table.
+`released` is the layout of GPT4Image's own files, which hold the projection too.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Union
+from dataclasses import replace
+from pathlib import Path
+from typing import Optional, Union
 
 import numpy as np
-from mindspore import nn
+from mindspore import Parameter, Tensor, nn
 
+from mindspore_gpt4image.checkpoint import load_parameters, save_checkpoint
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.models import deployable
+from mindspore_gpt4image.model_info import ModelInfo
+from mindspore_gpt4image.models import create_network, weights
 from mindspore_gpt4image.models.convnext import ConvNeXt
 from mindspore_gpt4image.models.network import Network
 from mindspore_gpt4image.models.resnet import ResNet
@@ -42,6 +49,14 @@ def _resnet_torchvision() -> Layout:
             parts = [f"{kind}{index}" for kind in ("conv", "bn") for index in (1, 2, 3)]
             for part in [*parts, "downsample.0", "downsample.1"]:
                 table[f"{cell}.{part}"] = f"{cell}.{part}"
+    return table
+
+
+def _released(layout: Layout, prefix: str = "") -> Layout:
+    """GPT4Image's files: a layout of others, behind `model.` for ResNet, and the projection (linear, or an MLP)."""
+    table = {here: f"{prefix}{there}" for here, there in layout.items()}
+    for part in ("", ".0", ".1", ".2", ".3"):
+        table[f"projection{part}"] = f"proj_layer{part}"
     return table
 
 
@@ -184,7 +199,12 @@ def _vit_transformers5() -> Layout:
 
 
 _LAYOUTS: dict[type[nn.Cell], dict[str, Layout]] = {
-    ResNet: {"torchvision": _resnet_torchvision(), "transformers": _resnet_transformers()},
+    ResNet: {
+        "torchvision": _resnet_torchvision(),
+        "timm": _resnet_torchvision(),
+        "transformers": _resnet_transformers(),
+        "released": _released(_resnet_torchvision(), "model."),
+    },
     ConvNeXt: {
         "official": _convnext_official(),
         "timm": _convnext_timm(),
@@ -196,16 +216,27 @@ _LAYOUTS: dict[type[nn.Cell], dict[str, Layout]] = {
         "torchvision": _vit_torchvision(),
         "transformers": _vit_transformers(),
         "transformers5": _vit_transformers5(),
+        "released": _released(_vit_timm()),
     },
 }
 
 
+def projection_of(state_dict: Mapping[str, np.ndarray]) -> tuple[str, Optional[int]]:
+    """Kind ("linear", "mlp" or "none") and output dimension of the projection in a state dict of GPT4Image's code."""
+    weights = {name: value for name, value in state_dict.items() if name.startswith("proj_layer.") and value.ndim == 2}
+    if not weights:
+        return "none", None
+    last = max(weights)  # they end in `weight`, `0.weight`, `2.weight` or `3.weight`
+    return ("linear" if last == "proj_layer.weight" else "mlp"), weights[last].shape[0]
+
+
 def from_pytorch(state_dict: Mapping[str, np.ndarray], net: Network) -> dict[str, np.ndarray]:
-    """Values for the parameters of `deployable(net)`, by name, float32; the layout is recognised by its names.
+    """Values for the parameters of `net`, by name, float32; the layout is recognised by its names.
 
     Args:
         state_dict: name to array, as `{name: tensor.numpy() for name, tensor in model.state_dict().items()}`.
-        net: a network of this package's ResNets, ConvNeXts or DeiTs; its own values play no part.
+        net: a network of this package's ResNets, ConvNeXts or DeiTs, with a projection where the state dict has one
+            (`projection_of`); its own values play no part.
 
     Raises:
         UserError: no table for this network, a name that is not in the table or is missing, or a shape that differs.
@@ -220,22 +251,24 @@ def from_pytorch(state_dict: Mapping[str, np.ndarray], net: Network) -> dict[str
     _refuse(sorted(expected - given.keys()), "missing from the state dict")
 
     values = {}
-    for parameter in deployable(net).get_parameters():
-        parts = [np.asarray(given[name], np.float32) for name in names[parameter.name]]
+    parameters = weights(net)
+    for own_name, parts_there in names.items():
+        parameter = parameters[own_name]
+        parts = [np.asarray(given[name], np.float32) for name in parts_there]
         value = np.concatenate(parts) if len(parts) > 1 else parts[0]
         # torchvision keeps a ConvNeXt's layer scale as [C, 1, 1].
         if [n for n in value.shape if n > 1] != [n for n in parameter.shape if n > 1]:
-            raise UserError(f"{names[parameter.name][0]} has shape {value.shape}; {parameter.shape} fits the network")
-        values[parameter.name] = value.reshape(parameter.shape)
+            raise UserError(f"{parts_there[0]} has shape {value.shape}; {parameter.shape} fits the network")
+        values[own_name] = value.reshape(parameter.shape)
     return values
 
 
 def to_pytorch(net: Network, layout: str) -> dict[str, np.ndarray]:
-    """The parameters of `deployable(net)` as a state dict, float32.
+    """The parameters of `net` as a state dict, float32; the projection in the layout `released` only.
 
     Args:
         net: as in `from_pytorch`.
-        layout: "torchvision" or "transformers"; "timm" for ConvNeXt and DeiT; "official" for ConvNeXt.
+        layout: "torchvision", "timm" or "transformers"; "official" for ConvNeXt; "released" for ResNet and DeiT.
 
     Raises:
         UserError: no table for this network, or not in this layout.
@@ -243,13 +276,41 @@ def to_pytorch(net: Network, layout: str) -> dict[str, np.ndarray]:
     layouts = _layouts(net)
     if layout not in layouts:
         raise UserError(f"layout is {layout!r}; this network has {', '.join(layouts)}")
-    names = _names(net, layouts[layout])
-    state_dict = {}
-    for parameter in deployable(net).get_parameters():
-        parts = names[parameter.name]
-        for name, value in zip(parts, np.split(parameter.asnumpy(), len(parts))):
+    parameters, state_dict = weights(net), {}
+    for own_name, parts in _names(net, layouts[layout]).items():
+        for name, value in zip(parts, np.split(parameters[own_name].asnumpy(), len(parts))):
             state_dict[name] = value[:, None, None] if name.endswith(".layer_scale") else value
     return state_dict
+
+
+def convert(
+    state_dict: Mapping[str, np.ndarray], model: ModelInfo, source: str | Path, output: str | Path
+) -> ModelInfo:
+    """Write a checkpoint of this package from a state dict; its projection is taken along.
+
+    Args:
+        model: network, classes and preprocessing; its projection is found out.
+        source: the state dict's file.
+
+    Returns:
+        The model with its projection.
+
+    Raises:
+        UserError: as `from_pytorch`, and for values that are not finite.
+    """
+    projection, text_dim = projection_of(state_dict)
+    model = replace(model, projection=projection, text_dim=text_dim)
+    network = create_network(
+        model.network, len(model.classes), text_dim=text_dim, projection=projection, image_size=model.crop
+    )
+    try:
+        values = from_pytorch(state_dict, network)
+    except UserError as error:
+        raise UserError(f"{source}: does not fit {model.network} with {len(model.classes)} classes: {error}") from error
+    parameters = {name: Parameter(Tensor(value), name=name) for name, value in values.items()}
+    load_parameters(weights(network), parameters, source)
+    save_checkpoint(output, network, model, {"epoch": 0, "converted_from": Path(source).name})
+    return model
 
 
 def _layouts(net: Network) -> dict[str, Layout]:
@@ -260,8 +321,11 @@ def _layouts(net: Network) -> dict[str, Layout]:
 
 
 def _names(net: Network, layout: Layout) -> dict[str, tuple[str, ...]]:
-    """Each deployable parameter's names there: one, or one a part."""
-    return {parameter.name: _lookup(layout, parameter.name) for parameter in deployable(net).get_parameters()}
+    """Each parameter's names there: one, or one a part. Layouts of others have no projection."""
+    with_projection = any(here.startswith("projection") for here in layout)
+    return {
+        name: _lookup(layout, name) for name in weights(net) if with_projection or not name.startswith("projection.")
+    }
 
 
 def _lookup(layout: Layout, parameter: str) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 import yaml
 
+from mindspore_gpt4image.download import fetch
 from mindspore_gpt4image.errors import UserError, run_command
 from mindspore_gpt4image.sources.descriptions import file_sha256
 
@@ -21,10 +22,11 @@ MANIFEST = "manifest.yaml"
 
 @dataclass(frozen=True)
 class Released:
-    """An entry of the manifest.
+    """An entry of the manifest; one with neither file nor URL is a slot, which waits for somebody to train it.
 
     Attributes:
         file: in the manifest's folder.
+        url: where else the file is; it is downloaded into the user's cache.
         network: a name that `create_network` knows.
         dataset, split: what top-1 was measured on.
         top1: of this very file, in percent.
@@ -35,22 +37,34 @@ class Released:
         text_encoder: what encoded the descriptions, and from which text; None: a baseline.
         licence: SPDX identifier, of the weights.
         commit: of the code that trained it.
+        paper: the paper's own figures for this recipe: `baseline` and `aligned` top-1 in percent, and its `table`.
     """
 
-    file: str
-    sha256: str
     network: str
     dataset: str
     split: str
-    top1: float
-    recipe_top1: dict[str, Any]
     recipe: str
     classes: int
-    preprocessing: str
     text_encoder: Optional[str]
-    licence: str
-    attribution: str
-    commit: str
+    file: Optional[str] = None
+    url: Optional[str] = None
+    sha256: Optional[str] = None
+    top1: Optional[float] = None
+    recipe_top1: Optional[dict[str, Any]] = None
+    preprocessing: Optional[str] = None
+    licence: Optional[str] = None
+    attribution: Optional[str] = None
+    commit: Optional[str] = None
+    paper: Optional[dict[str, Any]] = None
+
+    @property
+    def is_slot(self) -> bool:
+        return self.file is None and self.url is None
+
+
+# A slot has none of them, and everything that is released has all of them.
+_OF_FILES = {"sha256", "top1", "recipe_top1", "preprocessing", "licence", "attribution", "commit"}
+_OPTIONAL = {"file", "url", "paper"}
 
 
 def read_manifest() -> dict[str, Released]:
@@ -63,9 +77,11 @@ def read_manifest() -> dict[str, Released]:
     if not path.is_file():
         return {}
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    expected = {field.name for field in fields(Released)}
+    known = {field.name for field in fields(Released)}
     for name, entry in entries.items():
-        if wrong := sorted(expected.symmetric_difference(entry)):
+        given = set(entry)
+        needed = known - _OPTIONAL - (set() if given & {"file", "url"} else _OF_FILES)
+        if wrong := sorted((needed - given) | (given - known)):
             raise UserError(f"{path}: {name}: missing or unknown: {', '.join(wrong)}")
     return {name: Released(**entry) for name, entry in entries.items()}
 
@@ -74,7 +90,8 @@ def locate_checkpoint(name_or_file: str) -> Path:
     """The file or run's folder of that path or, where there is none, the released checkpoint of that name.
 
     Raises:
-        UserError: neither exists, or the released file is not the one that was released.
+        UserError: neither exists, nothing has been released under the name yet, the released file is not the one that
+            was released, or it cannot be downloaded.
     """
     path = Path(name_or_file)
     if path.exists():
@@ -83,14 +100,23 @@ def locate_checkpoint(name_or_file: str) -> Path:
     if name_or_file not in released:
         near = difflib.get_close_matches(name_or_file, released, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        names = ", ".join(released) or f"none, {FOLDER / MANIFEST} is missing (clone, then pip install -e)"
+        names = ", ".join(name for name, entry in released.items() if not entry.is_slot)
+        names = names or f"none, {FOLDER / MANIFEST} is missing (clone, then pip install -e)"
         raise UserError(
             f"checkpoint {name_or_file}: no such file, run folder or released checkpoint; {hint}released are: {names}"
         )
-    path = FOLDER / released[name_or_file].file
+    entry = released[name_or_file]
+    if entry.is_slot:
+        raise UserError(
+            f"checkpoint {name_or_file}: nothing has been released under this name yet; the paper reports "
+            f"{entry.paper['aligned']}% top-1 for it ({entry.paper['table']}), and {entry.recipe} is its recipe"
+        )
+    if entry.file is None:
+        return fetch(entry.url, entry.sha256)
+    path = FOLDER / entry.file
     if not path.is_file():
         raise UserError(f"{path}: is missing; git checkout -- {path} brings it back")
-    if file_sha256(path) != released[name_or_file].sha256:
+    if file_sha256(path) != entry.sha256:
         raise UserError(
             f"{path}: is not the file that was released as {name_or_file} (its SHA-256 differs from {MANIFEST}'s); "
             f"git checkout -- {path} brings it back"

@@ -143,13 +143,17 @@ def _changed(old: dict, new: dict) -> list[str]:
 
 def _label(run: Run, peers: list[dict]) -> str:
     keys = dict.fromkeys(key for peer in peers for key in _changed(run.config, peer))
-    return ", ".join([run.arm, *(f"{key}={_shown(run.config, key)}" for key in keys)])
+    return ", ".join([run.arm, *(f"{key}={shown(option(run.config, key))}" for key in keys)])
 
 
-def _shown(config: dict, key: str) -> str:
+def option(config: dict[str, Any], key: str) -> Any:
+    """The value of a dotted key in a nested config."""
+    return reduce(dict.__getitem__, key.split("."), config)
+
+
+def shown(value: Any) -> str:
     """An option's value as one types it."""
-    value = reduce(dict.__getitem__, key.split("."), config)
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _read_evaluation(folder: Path, config: dict, split: str) -> dict[str, Any]:

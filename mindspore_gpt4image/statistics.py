@@ -125,3 +125,25 @@ def bootstrap_over_images(first: np.ndarray, second: np.ndarray) -> tuple[float,
         random_state=np.random.default_rng(0),
     )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two classifiers on the same images: do they differ by more than which images they were shown?
+
+    Attributes:
+        only_first, only_second: images that one alone classifies rightly.
+        p: exact two-sided probability of so uneven a split if either were as likely; 1 where they never disagree.
+    """
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """The exact test of McNemar (1947) on whether each image was classified rightly, bool [images]."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    disagree = only_first + only_second
+    p = float(stats.binomtest(only_second, disagree).pvalue) if disagree else 1.0
+    return McNemar(only_first, only_second, p)

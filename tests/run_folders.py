@@ -63,5 +63,7 @@ def evaluation(arm: str, right: int, ids, epoch: int = 2) -> dict:
         "predictions": predictions,
     }
     if arm != "baseline":
-        result["retrieval"] = {"texts": 50, "r1": 4.0, "r10": 40.0, "chance_r1": 2.0, "chance_r10": 20.0}
+        recalls = {"r1": 4.0, "r5": 20.0, "r10": 40.0, "chance_r1": 2.0, "chance_r5": 10.0, "chance_r10": 20.0}
+        back = {"r1": 8.0, "r5": 30.0, "r10": 50.0, "chance_r1": 8.0, "chance_r5": 40.0, "chance_r10": 80.0}
+        result["retrieval"] = {"images": len(ids), "texts": 50, **recalls, "text_to_image": back}
     return result

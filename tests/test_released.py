@@ -22,7 +22,8 @@ from mindspore_gpt4image.released import FOLDER, locate_checkpoint, read_manifes
 from mindspore_gpt4image.sources.descriptions import file_sha256
 
 ROOT = Path(__file__).parents[1]
-RELEASED = read_manifest()
+MANIFEST = read_manifest()
+RELEASED = {name: entry for name, entry in MANIFEST.items() if not entry.is_slot}
 INFO = ModelInfo("resnet10_cifar_half", ("a", "b"), 16, 16, "bilinear", (0.5,) * 3, (0.25,) * 3, "linear", 4)
 
 every_release = pytest.mark.parametrize("name", RELEASED)
@@ -105,13 +106,37 @@ def test_a_wrong_name_is_answered_with_the_right_ones(tmp_path):
     )
 
 
+def test_the_paper_s_checkpoints_have_slots_with_the_paper_s_figures():
+    """Tables 1 and 2; a slot says so where it is asked for."""
+    slots = {name: entry for name, entry in MANIFEST.items() if entry.is_slot}
+    figures = {name: (entry.paper["baseline"], entry.paper["aligned"]) for name, entry in slots.items()}
+    assert figures == {
+        "imagenet_resnet50_aligned": (76.3, 76.7),
+        "imagenet_convnext_tiny_aligned": (82.1, 82.4),
+        "imagenet_convnext_small_aligned": (83.1, 83.4),
+        "imagenet_convnext_base_aligned": (83.8, 84.0),
+        "imagenet_deit_small_aligned": (79.8, 80.1),
+        "imagenet_deit_base_aligned": (81.8, 82.3),
+        "cifar10_resnet18_aligned": (95.5, 95.7),
+        "cifar100_resnet18_aligned": (75.4, 75.8),
+    }
+    assert all(entry.top1 is None and entry.recipe_top1 is None for entry in slots.values())
+    with pytest.raises(UserError) as error:
+        locate_checkpoint("imagenet_deit_base_aligned")
+    assert str(error.value) == (
+        "checkpoint imagenet_deit_base_aligned: nothing has been released under this name yet; the paper reports 82.3% "
+        "top-1 for it (Table 1), and configs/imagenet/deit_base/paper.yaml is its recipe"
+    )
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder of released checkpoints that a test may spoil."""
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     (tmp_path / "a.ckpt").write_bytes(b"weights")
     values = {
-        **RELEASED["emoji_resnet10_baseline"].__dict__,
+        **{key: value for key, value in RELEASED["emoji_resnet10_baseline"].__dict__.items() if value is not None},
+        "text_encoder": None,
         "file": "a.ckpt",
         "sha256": file_sha256(tmp_path / "a.ckpt"),
     }
@@ -169,6 +194,25 @@ def test_every_misfit_is_listed_through_the_command_line(tmp_path):
         f"error: checkpoint {broken} does not fit the network; missing: classifier.bias; "
         "unexpected: classifier.stranger; mis-shaped: projection.weight (5, 4) instead of (384, 256)"
     )
+
+
+def test_a_url_is_downloaded_into_the_cache(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MINDSPORE_GPT4IMAGE_CACHE", str(tmp_path / "cache"))
+    manifest = folder / "manifest.yaml"
+    values = yaml.safe_load(manifest.read_text())["a"]
+    address = (folder / values.pop("file")).as_uri()
+    manifest.write_text(yaml.safe_dump({"a": {**values, "url": address}}))
+    path = locate_checkpoint("a")
+    assert path.parent == tmp_path / "cache" and path.read_bytes() == b"weights"
+
+
+def test_an_entry_without_its_hash_is_refused(folder):
+    manifest = folder / "manifest.yaml"
+    values = yaml.safe_load(manifest.read_text())["a"]
+    del values["sha256"]
+    manifest.write_text(yaml.safe_dump({"a": values}))
+    with pytest.raises(UserError, match="manifest.yaml: a: missing or unknown: sha256"):
+        locate_checkpoint("a")
 
 
 class TestRelease:

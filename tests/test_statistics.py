@@ -7,6 +7,7 @@ from scipy import stats
 from mindspore_gpt4image.statistics import (
     bootstrap_over_images,
     detectable_difference,
+    mcnemar,
     mean_and_deviation,
     paired_difference,
 )
@@ -116,3 +117,13 @@ def test_bootstrap_keeps_images_paired():
     """Arms that err on the same images differ by nothing, however the images are drawn."""
     right = np.random.default_rng(3).random((2, 50)) < 0.5
     assert bootstrap_over_images(right, right) == (0.0, 0.0)
+
+
+def test_mcnemar_is_a_coin_thrown_once_a_disagreement():
+    """8 disagreements, 7 for the second: two-sided (1 + 8) * 2 / 2^8; never disagreeing says nothing."""
+    first = np.array([True] * 5 + [True] + [False] * 7 + [False] * 3)
+    second = np.array([True] * 5 + [False] + [True] * 7 + [False] * 3)
+    found = mcnemar(first, second)
+    assert (found.only_first, found.only_second) == (1, 7)
+    assert found.p == pytest.approx(18 / 256)
+    assert mcnemar(first, first).p == 1.0

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Callable
 
 import numpy as np
 from tqdm import tqdm
 
+from mindspore_gpt4image.files import replacing
 from mindspore_gpt4image.sources.evaluation_batches import evaluation_batches
 from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
@@ -72,14 +75,30 @@ class Predictions:
         }
 
     def per_class(self) -> list[dict]:
-        """For each class: its name, images, right answers and top-1 in percent (None without images)."""
+        """For each class: its name, images, right answers, and in percent top-1 (its recall), precision and F1.
+
+        None stands for what cannot be told: top-1 without images, precision without answers, F1 without either.
+        """
         size = len(self.images.classes)
-        total = np.bincount(self.images.labels, minlength=size)
-        right = np.bincount(self.images.labels[self.correct()], minlength=size)
+        total, answered, right = (
+            np.bincount(labels, minlength=size)
+            for labels in (self.images.labels, self.classes[:, 0], self.images.labels[self.correct()])
+        )
         return [
-            {"class": name, "images": int(n), "correct": int(r), "top1": 100.0 * r / n if n else None}
-            for name, n, r in zip(self.images.classes, total, right)
+            {
+                "class": name,
+                "images": int(total[label]),
+                "correct": int(right[label]),
+                "top1": _percent(right[label], total[label]),
+                "precision": _percent(right[label], answered[label]),
+                "f1": _percent(2 * right[label], total[label] + answered[label]),
+            }
+            for label, name in enumerate(self.images.classes)
         ]
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return 100.0 * int(part) / int(whole) if whole else None
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -96,21 +115,27 @@ def predict(
     workers: int,
     desc: str | None = None,
     positions: Sequence[int] | None = None,
+    among: np.ndarray | None = None,
 ) -> Predictions:
     """Run `classify` (pixels uint8 [B, H, W, 3] -> logits [B, C], arrays) over the images; exact for any batch size.
 
     Args:
         desc: title of a progress bar; None: no bar.
         positions: the images to look at, the rest is left 0; None: all.
+        among: labels of the classes that may be answered, int [m]; None: all.
     """
-    count = min(TOP, len(images.classes))
+    count = min(TOP, len(images.classes) if among is None else len(among))
+    barred = np.zeros(len(images.classes))
+    if among is not None:
+        barred[:] = -np.inf
+        barred[among] = 0
     classes = np.zeros((len(images), count), np.int32)
     probabilities = np.zeros((len(images), count), np.float32)
     true_log_probability = np.zeros(len(images), np.float32)
     positions = np.arange(len(images)) if positions is None else np.asarray(positions)
     with tqdm(total=len(positions), desc=desc, unit="img", disable=desc is None) as bar:
         for pixels, rows in evaluation_batches(images, positions, transform, batch_size, workers):
-            scores = log_softmax(classify(pixels)[: len(rows)])
+            scores = log_softmax(classify(pixels)[: len(rows)] + barred)
             # A stable sort: equal scores go to the smaller class, whatever the batch.
             best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
             classes[rows] = best
@@ -118,3 +143,16 @@ def predict(
             true_log_probability[rows] = scores[np.arange(len(rows)), images.labels[rows]]
             bar.update(len(rows))
     return Predictions(images, classes, probabilities, true_log_probability)
+
+
+def write_csv(predictions: Predictions, path: str | Path) -> None:
+    """Write a line an image: its id, its class, and the best classes with their probabilities."""
+    names = predictions.images.classes
+    ranks = range(1, predictions.classes.shape[1] + 1)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "class", *(f"{what}{rank}" for rank in ranks for what in ("predicted", "probability"))])
+        rows = zip(predictions.images.ids, predictions.images.labels, predictions.classes, predictions.probabilities)
+        for id, label, best, probabilities in rows:
+            answers = (cell for pair in zip(best, probabilities) for cell in (names[pair[0]], f"{pair[1]:.6f}"))
+            writer.writerow([id, names[label], *answers])

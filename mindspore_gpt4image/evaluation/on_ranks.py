@@ -19,9 +19,10 @@ def predict_on_ranks(
     batch_size: int,
     workers: int,
     desc: str | None = None,
+    among: np.ndarray | None = None,
 ) -> Predictions:
     """`predict`, of which each rank does every R-th image and all get the predictions of all."""
     mine = range(distributed.rank(), len(images), distributed.world_size())
-    part = predict(classify, images, transform, batch_size, workers, desc, positions=mine)
+    part = predict(classify, images, transform, batch_size, workers, desc, positions=mine, among=among)
     arrays = part.classes, part.probabilities, part.true_log_probability
     return Predictions(images, *map(distributed.sum_over_ranks, arrays))

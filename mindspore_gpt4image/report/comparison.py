@@ -10,32 +10,40 @@ from typing import Optional
 
 import numpy as np
 
+from mindspore_gpt4image.config import differences
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.runs import Group, Run
+from mindspore_gpt4image.runs import PLACES, Group, Run, option, shown
 from mindspore_gpt4image.statistics import (
     PairedDifference,
     bootstrap_over_images,
+    mcnemar,
     mean_and_deviation,
     paired_difference,
 )
 
 WORST_CLASSES = 12
+MOST_CHANGED = 8
+RECALLS = ("r1", "r5", "r10")
+# What runs of one experiment may differ in.
+NOT_COMPARED = PLACES | {"seed"}
 # In a pair the later one is the one that hopes to be better.
 CLAIMS = ("baseline", "control", "aligned")
 HOW_TO_READ = (
     "The interval over seeds is a paired t interval: other seeds, same images. That over images is a bootstrap: other "
     "images, same runs. The last column is the true difference that so many seeds show with a probability of "
-    "80%. Each interval is for its pair alone; the verdicts go by the interval over seeds."
+    "80%. Each interval is for its pair alone; the verdicts go by the interval over seeds. McNemar's exact test is "
+    "about two checkpoints and no recipe: p is how often images alone would split them so unevenly."
 )
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column names the row."""
+    """Cells as text; the first column names the row, the others hold numbers or, if `prose`, words."""
 
     title: str
     headers: list[str]
     rows: list[list[str]]
+    prose: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +84,11 @@ class Comparison:
         return self.groups[0].runs[0].evaluation["images"]
 
     @property
+    def k(self) -> int:
+        """What top-5 looks at: with fewer than five classes, all of them."""
+        return self.groups[0].runs[0].evaluation["k"]
+
+    @property
     def seeds(self) -> list[int]:
         return sorted({seed for group in self.groups for seed in group.seeds})
 
@@ -90,8 +103,7 @@ class Comparison:
             values = {run.seed: run.evaluation[f"top{k}"] for run in group.runs}
             cells = [f"{values[seed]:.2f}" if seed in values else "–" for seed in self.seeds]
             rows.append([group.label, *cells, spread(list(values.values()))])
-        # With fewer than five classes, evaluation looks at all of them.
-        title = f"Top-{min(k, self.groups[0].runs[0].evaluation['k'])} on {self.split}, in percent"
+        title = f"Top-{min(k, self.k)} on {self.split}, in percent"
         return Table(title, ["arm", *(f"seed {seed}" for seed in self.seeds), "mean ± deviation"], rows)
 
     def difference_table(self) -> Table:
@@ -111,19 +123,76 @@ class Comparison:
         return Table(f"Differences in top-1 on {self.split}, in points", headers, rows)
 
     def retrieval_table(self) -> Table | None:
-        """Does an image find the text that describes it? None where no group was asked."""
+        """Does an image find the text that describes it, and a text its image? None where no group was asked."""
         rows = []
         for group in self.groups:
             found = [run.evaluation["retrieval"] for run in group.runs if "retrieval" in run.evaluation]
             if found:
-                cells = [spread([values[key] for values in found]) for key in ("r1", "r10")]
-                rows.append([group.label, *cells])
+                cells = [spread([values[key] for values in found]) for key in RECALLS]
+                back = [spread([values["text_to_image"][key] for values in found]) for key in RECALLS]
+                rows.append([group.label, *cells, *back])
                 last = found[-1]
         if not rows:
             return None
-        rows.append(["chance", f"{last['chance_r1']:.2f}", f"{last['chance_r10']:.2f}"])
-        title = f"Finding the right text for a {self.split} image among {last['texts']:,} texts, in percent"
-        return Table(title, ["arm", "R@1", "R@10"], rows)
+        chances = [values[f"chance_{key}"] for values in (last, last["text_to_image"]) for key in RECALLS]
+        rows.append(["chance", *(f"{chance:.2f}" for chance in chances)])
+        title = (
+            f"Finding the right text for a {self.split} image among {last['texts']:,} texts, and the image for a text "
+            f"among {last['images']:,}, in percent"
+        )
+        headers = [f"{way}, R@{key[1:]}" for way in ("image to text", "text to image") for key in RECALLS]
+        return Table(title, ["arm", *headers], rows)
+
+    def summary_table(self) -> Table:
+        """Top-1 and, beside it, what an aligned network can do and the baseline cannot: find the right text."""
+        retrieval = self.retrieval_table()
+        found = {row[0]: row[1:4] for row in retrieval.rows} if retrieval else {}
+        headers = [header.partition(", ")[2] for header in retrieval.headers[1:4]] if retrieval else []
+        rows = []
+        for group in self.groups:
+            top1, top5 = (spread([run.evaluation[key] for run in group.runs]) for key in ("top1", "top5"))
+            rows.append([group.label, str(len(group.runs)), top1, top5, *found.get(group.label, ["–"] * len(headers))])
+        title = f"On {self.split}, in percent, mean ± deviation over seeds; R@k: the right text is among the best k"
+        return Table(title, ["arm", "seeds", "top-1", f"top-{self.k}", *headers], rows)
+
+    def mcnemar_table(self) -> Table:
+        """One run against one of the same seed: a row a pair and seed."""
+        rows = []
+        for pair in self.pairs:
+            runs = [{run.seed: run for run in group.runs} for group in (pair.first, pair.second)]
+            for seed in sorted(runs[0].keys() & runs[1].keys()):
+                found = mcnemar(*(correct(by_seed[seed]) for by_seed in runs))
+                name = f"{pair.second.label} − {pair.first.label}"
+                rows.append([name, str(seed), str(found.only_second), str(found.only_first), f"{found.p:.3f}"])
+        headers = ["pair", "seed", "first alone right", "second alone right", "p"]
+        return Table(f"McNemar's test on the images of {self.split}, run against run", headers, rows)
+
+    def class_difference_table(self) -> Table | None:
+        """The classes that the first pair gains and loses most in, averaged over seeds; None without a pair."""
+        if not self.pairs:
+            return None
+        pair = self.pairs[0]
+        before, after = class_accuracy(pair.first), class_accuracy(pair.second)
+        order = sorted(before, key=lambda name: before[name] - after[name])
+        chosen = order if len(order) <= 2 * MOST_CHANGED else order[:MOST_CHANGED] + order[-MOST_CHANGED:]
+        rows = [
+            [name, f"{before[name]:.1f}", f"{after[name]:.1f}", f"{after[name] - before[name]:+.1f}"] for name in chosen
+        ]
+        title = f"Classes that differ most, top-1 on {self.split} in percent"
+        return Table(title, ["class", pair.first.label, pair.second.label, "difference"], rows)
+
+    def options_table(self) -> Table | None:
+        """The options in which the groups' configs differ; None where there is one group."""
+        configs = [group.runs[0].config for group in self.groups]
+        keys = dict.fromkeys(
+            key for config in configs[1:] for key in differences(configs[0], config) if key not in NOT_COMPARED
+        )
+        if not keys:
+            return None
+        rows = [[key, *(shown(option(config, key)) for config in configs)] for key in keys]
+        return Table(
+            "What the configs differ in", ["option", *(group.label for group in self.groups)], rows, prose=True
+        )
 
     def cost_table(self) -> Table:
         """Means over the seeds of what a run took, and what is deployed."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +21,26 @@ _MORE_COLOURS = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _OUTCOMES = {"better": "#0072b2", "worse": "#d55e00", "none": "#4d4d4d", "undecided": "#999999"}
 _INK, _GRID = "#333333", "#e5e5e5"
 _DPI = 160
+# Largest numbers of classes whose confusion matrix has names, and numbers in its cells.
+_MOST_NAMED, _MOST_NUMBERED = 120, 20
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Top-1 in percent, a row and a column a setting; None where no run is finished.
+
+    Attributes:
+        title, row_name, column_name: of the panel and its axes; may be empty.
+        references: of the same shape: what each cell's colour is the difference from.
+    """
+
+    title: str
+    row_name: str
+    rows: Sequence[str]
+    column_name: str
+    columns: Sequence[str]
+    values: Sequence[Sequence[Optional[float]]]
+    references: Sequence[Sequence[Optional[float]]]
 
 
 def colours(groups: Sequence[Group]) -> dict[str, str]:
@@ -63,6 +85,77 @@ def results(comparison: Comparison) -> Figure:
     else:
         dots = figure.subplots()
     _dots(dots, comparison)
+    return figure
+
+
+def heat_map(maps: Sequence[HeatMap], split: str, reference: str) -> Figure:
+    """Panels of top-1, each cell coloured by its difference from the reference arm: blue above it, red below."""
+    # NaN is what matplotlib leaves blank.
+    values = [np.array(panel.values, float) for panel in maps]
+    differences = [found - np.array(panel.references, float) for found, panel in zip(values, maps)]
+    known = np.concatenate([np.abs(part[np.isfinite(part)]) for part in differences])
+    limit = max(known.max(initial=0.0), 0.1)
+    columns = min(len(maps), 3)
+    lines = -(-len(maps) // columns)
+    rows, across = len(maps[0].rows), len(maps[0].columns)
+    label = 0.08 * max(map(len, maps[0].rows))
+    size = columns * (label + 0.3 + 0.85 * across) + 1.2, lines * (0.42 * rows + 0.9) + 0.8
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes, panel, found, difference in zip(grid.flat, maps, values, differences):
+        axes.set_facecolor(_GRID)
+        image = axes.imshow(difference, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        axes.set_xticks(range(len(panel.columns)), panel.columns, fontsize=9)
+        axes.set_yticks(range(len(panel.rows)), panel.rows, fontsize=9)
+        axes.set_xlabel(panel.column_name, fontsize=9, color=_INK)
+        axes.set_ylabel(panel.row_name, fontsize=9, color=_INK)
+        axes.set_title(panel.title, loc="left", fontsize=10, color=_INK)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0, colors=_INK)
+        for row, column in np.ndindex(found.shape):
+            value, away = found[row, column], difference[row, column]
+            colour = "white" if abs(away) > 0.5 * limit else _INK
+            text = "–" if np.isnan(value) else f"{value:.2f}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
+    for axes in grid.flat[len(maps) :]:
+        axes.set_visible(False)
+    bar = figure.colorbar(image, ax=grid.ravel().tolist(), fraction=0.03, shrink=0.9)
+    bar.set_label(f"points above {reference}", fontsize=9, color=_INK)
+    bar.ax.tick_params(colors=_INK, labelsize=9)
+    bar.outline.set_visible(False)
+    figure.suptitle(f"Top-1 on {split} (%)", x=0.01, ha="left", fontsize=11, color=_INK)
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Rows are true classes, columns what they are taken for, coloured by the share of the row; names where they fit.
+
+    Args:
+        counts: int [C, C].
+    """
+    size = len(names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    named = size <= _MOST_NAMED
+    side = 2.5 + (0.17 if size > _MOST_NUMBERED else 0.42) * size if named else 9
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    if named:
+        font = 6.5 if size > _MOST_NUMBERED else 9
+        axes.set_xticks(range(size), names, rotation=90, fontsize=font)
+        axes.set_yticks(range(size), names, fontsize=font)
+    if size <= _MOST_NUMBERED:
+        for row, column in zip(*counts.nonzero()):
+            colour = "white" if shares[row, column] > 0.5 else _INK
+            axes.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xlabel("taken for", fontsize=10, color=_INK)
+    axes.set_ylabel("class", fontsize=10, color=_INK)
+    axes.spines[:].set_color(_GRID)
+    axes.tick_params(length=0, colors=_INK)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, shrink=0.8)
+    bar.set_label("% of the class", fontsize=9, color=_INK)
+    bar.ax.tick_params(colors=_INK, labelsize=9)
+    bar.outline.set_visible(False)
     return figure
 
 

@@ -18,8 +18,13 @@ def render_markdown(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def render_page(template: str, **values: Any) -> str:
+    """Fill in `templates/<template>`: one page that needs no other file and no network."""
+    return _environment(autoescape=True).get_template(template).render(**values)
+
+
 def render_html(template: str, comparison: Comparison, **values: Any) -> str:
-    """Fill in `templates/<template>`: one page that needs no other file and no network.
+    """The page of a comparison, as `render_page` makes it, with its figures.
 
     There `render_markdown` puts a Markdown template into the page, and the filter `markdown` a Markdown text.
     """
@@ -46,8 +51,9 @@ def markdown_table(table: Table) -> str:
     """The table under its title, columns padded so that it reads well as plain text too."""
     lines = [[cell.replace("|", "\\|") for cell in row] for row in (table.headers, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    padded = [[name.ljust(widths[0]), *map(str.rjust, row, widths[1:])] for name, *row in lines]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    align, rule_end = (str.ljust, "-") if table.prose else (str.rjust, ":")
+    padded = [[name.ljust(widths[0]), *map(align, row, widths[1:])] for name, *row in lines]
+    rule = ["-" * widths[0], *("-" * (width - 1) + rule_end for width in widths[1:])]
     return f"**{table.title}**\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in (padded[0], rule, *padded[1:]))
 
 

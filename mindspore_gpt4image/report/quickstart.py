@@ -86,7 +86,7 @@ def conclusions(comparison: Comparison) -> list[str]:
     helps, content = comparison.pair("baseline", "aligned"), comparison.pair("control", "aligned")
     sentences = [_HELPS[helps.outcome], _CONTENT[content.outcome]]
     if table := comparison.retrieval_table():
-        share = {arm: cells[-1] for arm, *cells in table.rows}
+        share = {arm: r10 for arm, _, _, r10, *_ in table.rows}
         sentences.append(
             f"Shown a test picture, the aligned network has its text among its best ten in {share['aligned']}% of "
             f"cases (chance: {share['chance']}%); the baseline cannot look for texts at all."

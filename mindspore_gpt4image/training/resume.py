@@ -43,6 +43,8 @@ def resume(run: Run) -> None:
     path = run.folder / LAST
     checkpoint = read_last(run)
     if checkpoint is None:
+        if run.is_main:
+            cut_metrics(run.folder / METRICS, 0)
         return
     saved = Progress(**checkpoint.progress)
     load_parameters(weights(run.network), checkpoint.network, path)

@@ -1,11 +1,13 @@
 """Accuracy is exact for any batch size, and counts no padding."""
 
+import csv
+
 import numpy as np
 import pytest
 from PIL import Image
 from tiny_data import CLASSES, SIDE, make_images
 
-from mindspore_gpt4image.evaluation.classification import Predictions, log_softmax, predict
+from mindspore_gpt4image.evaluation.classification import Predictions, log_softmax, predict, write_csv
 from mindspore_gpt4image.sources.formats import list_images
 from mindspore_gpt4image.sources.preprocessing import EvalTransform
 
@@ -68,4 +70,37 @@ def test_a_class_without_images_has_no_accuracy(images, tmp_path):
     make_images(tmp_path, "val", 1)
     some = list_images(tmp_path, "val", classes=("blue", "green", "none", "red"))
     predictions = Predictions(some, some.labels[:, None], np.ones((3, 1), np.float32), np.zeros(3, np.float32))
-    assert predictions.per_class()[2] == {"class": "none", "images": 0, "correct": 0, "top1": None}
+    empty = {"class": "none", "images": 0, "correct": 0, "top1": None, "precision": None, "f1": None}
+    assert predictions.per_class()[2] == empty
+
+
+def test_precision_recall_and_f1_equal_those_of_scikit_learn(images):
+    metrics = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(0)
+    answers = random.integers(0, 2, (27, 1)).astype(np.int32)  # nothing is ever taken for red
+    rows = Predictions(images, answers, np.ones((27, 1), np.float32), np.zeros(27, np.float32)).per_class()
+    expected = metrics.precision_recall_fscore_support(images.labels, answers[:, 0], zero_division=0)
+    for key, values in zip(("precision", "top1", "f1"), expected):
+        assert [row[key] or 0 for row in rows] == pytest.approx((100 * values).tolist())
+    assert rows[2]["precision"] is None and rows[2]["f1"] == 0
+
+
+def test_answers_may_be_limited_to_some_classes(images):
+    """Without blue, every image goes to green or red, and the best two are all there are."""
+    limited = predict(mean_colour, images, EvalTransform(SIDE, SIDE), 8, workers=1, among=np.array([1, 2]))
+    assert limited.classes.shape == (27, 2)
+    assert set(limited.classes.ravel().tolist()) == {1, 2}
+    assert limited.probabilities.sum(axis=1) == pytest.approx(1)
+
+
+def test_the_csv_has_a_line_an_image(images, tmp_path):
+    predictions = predict(mean_colour, images, EvalTransform(SIDE, SIDE), 8, workers=1)
+    write_csv(predictions, tmp_path / "best.csv")
+    with (tmp_path / "best.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == images.ids
+    values = predictions.to_dict()["predictions"]
+    for row, image in zip(rows, values):
+        assert row["class"] == image["class"]
+        assert [row[f"predicted{rank}"] for rank in (1, 2, 3)] == image["predicted"]
+        assert [float(row[f"probability{rank}"]) for rank in (1, 2, 3)] == image["probabilities"]

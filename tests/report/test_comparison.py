@@ -32,8 +32,13 @@ def test_tables_by_hand(tmp_path):
     )
     assert found.accuracy_table(5).rows[0] == ["baseline", "100.00", "100.00", "100.00 ± 0.00"]
     assert found.retrieval_table().rows == [
-        ["aligned", "4.00 ± 0.00", "40.00 ± 0.00"],
-        ["chance", "2.00", "20.00"],
+        ["aligned", *(f"{value:.2f} ± 0.00" for value in (4, 20, 40, 8, 30, 50))],
+        ["chance", "2.00", "10.00", "20.00", "8.00", "40.00", "80.00"],
+    ]
+    assert found.summary_table().headers == ["arm", "seeds", "top-1", "top-3", "R@1", "R@5", "R@10"]
+    assert found.summary_table().rows == [
+        ["baseline", "2", "37.50 ± 17.68", "100.00 ± 0.00", "–", "–", "–"],
+        ["aligned", "2", "62.50 ± 17.68", "100.00 ± 0.00", "4.00 ± 0.00", "20.00 ± 0.00", "40.00 ± 0.00"],
     ]
     assert found.cost_table().rows[0] == ["baseline", "2", "60", "100", "1,234,567"]
 
@@ -101,3 +106,28 @@ def test_the_order_of_the_images_does_not_matter(tmp_path):
     path.write_text(json.dumps({**values, "predictions": values["predictions"][::-1]}))
     pair = compare(group_runs(read_run(run, "test") for run in runs), "test").pairs[0]
     assert pair.images == (0.0, 0.0)
+
+
+def test_two_checkpoints_by_mcnemar(tmp_path):
+    """Of 12 images the first 3 and the first 9 are right: 6 by the second alone, p = 2 / 2^6."""
+    found = comparison(tmp_path, baseline=(3,), aligned=(9,))
+    assert found.mcnemar_table().rows == [["aligned − baseline", "0", "6", "0", "0.031"]]
+
+
+def test_classes_that_gain_and_lose(tmp_path):
+    """The first 6 of 4 blue, 4 green, 4 red against the first 9: half of green and a quarter of red are gained."""
+    rows = comparison(tmp_path, baseline=(6,), aligned=(9,)).class_difference_table().rows
+    assert rows == [
+        ["green", "50.0", "100.0", "+50.0"],
+        ["red", "0.0", "25.0", "+25.0"],
+        ["blue", "100.0", "100.0", "+0.0"],
+    ]
+
+
+def test_what_the_configs_differ_in(tmp_path):
+    found = comparison(tmp_path, baseline=(6,), aligned=(9,), control=(6,))
+    assert found.options_table().rows == [
+        ["loss.alignment", "none", "infonce", "infonce"],
+        ["data.shuffle_texts", "false", "false", "true"],
+    ]
+    assert comparison(tmp_path / "one", baseline=(6,)).options_table() is None
