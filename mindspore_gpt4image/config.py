@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import atomic_write
 from mindspore_gpt4image.sources.formats import FORMATS
+from mindspore_gpt4image.sources.packed import is_packed
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
@@ -39,11 +40,16 @@ class DataConfig:
     classes: Optional[str] = option(
         None, "file of class names, one a line, in the order of the labels; null: sorted names, CIFAR's own order"
     )
-    embeddings: Optional[str] = option(None, "embedding store of the descriptions, made by tools/encode.py")
+    embeddings: Optional[str] = option(
+        None, "embedding store of the descriptions, made by tools/encode.py; null: what a packed data set holds"
+    )
     descriptions: Optional[str] = option(None, "description set the store must have been made from (checked if given)")
     text: str = option("short", "which text of the description set the store must hold", choices=("short", "long"))
     missing_text: str = option(
         "error", "images without a text: refuse, or train them without", choices=("error", "skip")
+    )
+    skip_broken: bool = option(
+        False, "an image that cannot be decoded: false stops and names it, true trains another in its place"
     )
     shuffle_texts: bool = option(False, "deal the texts to the wrong images: the control arm of a comparison")
     workers: int = option(2, "threads that read and augment images, on each rank", minimum=1)
@@ -352,7 +358,13 @@ def _limit_fault(value: Any, limits: dict) -> str | None:
 def _conflicts(config: Any) -> Iterator[str]:
     """Values that are each right, and wrong together."""
     if config.loss.alignment != "none" and config.data.embeddings is None:
-        yield f"data.embeddings is required by loss.alignment={config.loss.alignment} (the baseline is alignment=none)"
+        if not is_packed(Path(config.data.root)):
+            yield (
+                f"data.embeddings is required by loss.alignment={config.loss.alignment} "
+                "(the baseline is alignment=none)"
+            )
+        elif config.data.shuffle_texts:
+            yield "data.embeddings is required by data.shuffle_texts: packed texts come with their own images"
     if config.schedule.warmup_epochs > config.epochs:
         yield f"schedule.warmup_epochs={config.schedule.warmup_epochs} is more than epochs={config.epochs}"
     if config.augment.eval_resize is not None and config.augment.eval_resize < config.model.image_size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -62,6 +62,15 @@ def sum_over_ranks(array: np.ndarray) -> np.ndarray:
         return array
     total = _Collective(ops.AllReduce(ops.ReduceOp.SUM))(Tensor(array.astype(np.float32)))
     return total.asnumpy().astype(array.dtype)
+
+
+def on_any_rank(numbers: Collection[int], below: int) -> list[int]:
+    """The whole numbers, from 0 to `below` - 1, that some rank has, sorted."""
+    if world_size() == 1:
+        return sorted(numbers)
+    has = np.zeros(below, np.float32)
+    has[list(numbers)] = 1
+    return np.flatnonzero(sum_over_ranks(has)).tolist()
 
 
 def wait_for_ranks() -> None:

@@ -256,7 +256,7 @@ def _commands(run: PlannedRun, split: str) -> Iterator[list[str]]:
     embeddings = []
     if run.config.loss.alignment != "none":
         store = run.config.data.embeddings
-        if any(id.startswith(f"{split}/") for id in EmbeddingStore.open(store).ids):
+        if store and any(id.startswith(f"{split}/") for id in EmbeddingStore.open(store).ids):
             embeddings = ["--embeddings", store]
     yield [
         *(sys.executable, str(TOOLS / "eval.py"), "--checkpoint", str(run.folder), "--split", split),

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mindspore_gpt4image import distributed
 from mindspore_gpt4image.config import Config
 from mindspore_gpt4image.data.store import EmbeddingStore
+from mindspore_gpt4image.data.texts import packed_texts
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.evaluation.classification import predict
 from mindspore_gpt4image.models import weights
@@ -96,7 +97,7 @@ def _check_images(config: Config, report: Report) -> ImageSet | None:
             split = "train" if topic == "train" else validation_split(root, format)
             images = list_images(root, split, format=format, classes=classes)
             _describe(topic, images, report)
-            _check_pixels(topic, images, report)
+            _check_pixels(topic, images, config.data.skip_broken, report)
             sets[topic] = images
     if len(sets) == 2:
         train, val = (_classes_with_images(images) for images in sets.values())
@@ -118,10 +119,12 @@ def _describe(topic: str, images: ImageSet, report: Report) -> None:
         report.note(topic, line)
 
 
-def _check_pixels(topic: str, images: ImageSet, report: Report) -> None:
+def _check_pixels(topic: str, images: ImageSet, skip_broken: bool, report: Report) -> None:
     with tqdm(range(len(images)), desc=f"decoding {images.split}", unit="img", leave=False, disable=None) as positions:
         broken = [fault for _, fault in images.find_broken(positions)]
-    if broken:
+    if broken and skip_broken:
+        report.note(topic, f"{len(broken)} broken images would be left out ({_first(broken)})")
+    elif broken:
         report.fault(topic, f"{len(broken)} broken images ({_first(broken)})")
 
 
@@ -131,6 +134,11 @@ def _classes_with_images(images: ImageSet) -> set[str]:
 
 def _check_texts(config: Config, train_set: ImageSet, report: Report) -> None:
     """The store, and which images and texts find each other."""
+    if config.data.embeddings is None:
+        with report.told("texts"):
+            facts = packed_texts(train_set, missing_text=config.data.missing_text).metadata
+            report.note("texts", f"packed with the images: {facts['dim']} numbers each, by {facts['encoder']}")
+        return
     with report.told("texts"):
         store = EmbeddingStore.open(config.data.embeddings)
         facts = store.metadata

@@ -29,7 +29,7 @@ def make_images(root: Path, split: str, per_class: int, seed: int = 0) -> list[s
     return ids
 
 
-def make_store(root: Path, ids: list[str], name: str = "short.mindrecord") -> Path:
+def make_store(root: Path, ids: list[str], name: str = "short.mindrecord", encoder: str = "random") -> Path:
     """Write descriptions of `ids` and a store of random unit vectors. Every fourth text repeats the one before."""
     random = np.random.default_rng(1)
     text_ids = [n - (n % 4 == 3) for n in range(len(ids))]
@@ -37,7 +37,7 @@ def make_store(root: Path, ids: list[str], name: str = "short.mindrecord") -> Pa
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     write_descriptions(root / "descriptions.jsonl", [{"id": id, "short": f"text {t}"} for id, t in zip(ids, text_ids)])
     metadata = {
-        "encoder": "random",
+        "encoder": encoder,
         "text": "short",
         "truncated": 0,
         "descriptions_sha256": file_sha256(root / "descriptions.jsonl"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -159,11 +159,15 @@ class RandAugment:
 
 
 def augment_batches(
-    batches: Iterator[tuple[np.ndarray, np.ndarray]], augment: RandAugment, seed: int, threads: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Augment the pixels of (pixels uint8 [B, H, W, 3], positions [B]), a batch ahead, in threads.
+    batches: Iterable[tuple[np.ndarray, ...]],
+    augment: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    seed: int,
+    threads: int,
+    first: int = 0,
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Augment the pixels of (pixels uint8 [B, H, W, 3], further columns), a batch ahead, in threads.
 
-    Row n of the epoch has a generator of its own, from (seed, n) alone.
+    Row n has a generator of its own, from (seed, n) alone; `first` is the number of the first.
     """
 
     def row(pixels: np.ndarray, number: int) -> np.ndarray:
@@ -171,11 +175,11 @@ def augment_batches(
 
     waiting: deque = deque()
     with ThreadPoolExecutor(threads) as pool:
-        for number, (pixels, positions) in enumerate(batches):
-            first = number * len(pixels)
-            waiting.append((pool.map(row, pixels, range(first, first + len(pixels))), positions))
+        for pixels, *columns in batches:
+            waiting.append((pool.map(row, pixels, range(first, first + len(pixels))), columns))
+            first += len(pixels)
             if len(waiting) > 1:
-                rows, positions = waiting.popleft()
-                yield np.stack(list(rows)), positions
-        for rows, positions in waiting:
-            yield np.stack(list(rows)), positions
+                rows, columns = waiting.popleft()
+                yield (np.stack(list(rows)), *columns)
+        for rows, columns in waiting:
+            yield (np.stack(list(rows)), *columns)

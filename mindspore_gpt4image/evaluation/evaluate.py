@@ -97,6 +97,8 @@ def open_store(classifier: Classifier, option: str, path: str | Path) -> Embeddi
     store = EmbeddingStore.open(path)
     if store.dim != dim:
         raise UserError(f"{option} {path}: has dimension {store.dim}, the checkpoint was aligned with {dim}")
+    if aligned_with := classifier.checkpoint.progress.get("texts"):
+        store.check_encoder(aligned_with["encoder"])
     return store
 
 

@@ -9,14 +9,16 @@ from pathlib import Path
 from mindspore_gpt4image.sources.cifar import find_cifar, list_cifar
 from mindspore_gpt4image.sources.image_folder import list_folder
 from mindspore_gpt4image.sources.image_set import ImageSet
+from mindspore_gpt4image.sources.packed import is_packed, list_packed, read_pack
 
 _LISTERS = {
     "folder": list_folder,
     "cifar": list_cifar,
     "cifar10": partial(list_cifar, data_set="cifar10"),
     "cifar100": partial(list_cifar, data_set="cifar100"),
+    "mindrecord": list_packed,
 }
-FORMATS = ("auto", "folder", "cifar10", "cifar100")
+FORMATS = ("auto", "folder", "cifar10", "cifar100", "mindrecord")
 
 
 def list_images(
@@ -37,10 +39,14 @@ def list_images(
 
 
 def validation_split(root: str | Path, format: str = "auto") -> str:
-    """The split that training is watched on: `val`, or `test` for CIFAR, which has no other."""
+    """The split that training is watched on: `val`, or `test` for CIFAR, packed or not, which has no other."""
     format = _detect(Path(root)) if format == "auto" else format
+    if format == "mindrecord":
+        return "val" if "val" in read_pack(root)["splits"] else "test"
     return "test" if format.startswith("cifar") else "val"
 
 
 def _detect(root: Path) -> str:
+    if is_packed(root):
+        return "mindrecord"
     return "cifar" if find_cifar(root) else "folder"

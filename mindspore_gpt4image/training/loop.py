@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import signal
 import sys
 import time
@@ -16,8 +15,8 @@ from tqdm import tqdm
 
 from mindspore_gpt4image import distributed
 from mindspore_gpt4image.config import Config, save_config
-from mindspore_gpt4image.data.pipeline import epoch_order, train_batches
-from mindspore_gpt4image.distributed import copy_from_rank_0
+from mindspore_gpt4image.data.pipeline import epoch_order, epoch_seed, train_batches
+from mindspore_gpt4image.distributed import copy_from_rank_0, on_any_rank
 from mindspore_gpt4image.errors import Stopped, UserError
 from mindspore_gpt4image.evaluation.on_ranks import predict_on_ranks
 from mindspore_gpt4image.files import write_json
@@ -77,15 +76,25 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
     order = epoch_order(
         len(run.train_set), config.batch_size, config.seed, progress.epoch, rank, world_size, config.augment.repeats
     )
-    # Neither epochs nor ranks may share a seed, or they would draw the same crops.
+    # Of the network's own randomness. Neither epochs nor ranks may share it.
     seed = int(np.random.SeedSequence([config.seed, progress.epoch, rank]).generate_state(1)[0] >> 1)
-    batches = train_batches(run.train_set, order, run.augmentation, config.batch_size, seed, config.data.workers)
+    broken = set(progress.broken)
+    batches = train_batches(
+        run.train_set,
+        order,
+        run.augmentation,
+        config.batch_size,
+        epoch_seed(config.seed, progress.epoch, rank, world_size),
+        config.data.workers,
+        first_step=progress.step,
+        columns=run.texts.columns if run.texts else (),
+        broken=broken if config.data.skip_broken else None,
+    )
     run.network.set_train(True)
     started = time.perf_counter()
-    # Random pixels depend on all that was drawn before, so a resumed epoch reads its head again.
-    for pixels, positions in itertools.islice(batches, progress.step, None):
+    for pixels, positions, *columns in batches:
         labels = run.train_set.labels[positions]
-        targets = run.texts.batch(positions, rank) if run.texts else ()
+        targets = run.texts.batch(positions, rank, *columns) if run.texts else ()
         inputs = [Tensor(array) for array in (pixels, labels, *targets)]
         lr = run.learning_rate
         random_state = Tensor([seed, progress.step], ms.int32)
@@ -104,10 +113,12 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
                 f"cross-entropy {ce:.4g}, alignment {align:.4g}); lower optimizer.lr or set clip_norm"
             )
         if result[4] > 0:
+            progress.broken = on_any_rank(broken, len(run.train_set))
             save_last(run)
             # A launcher ends all ranks when the first one exits, and rank 0 must have saved by then.
             distributed.wait_for_ranks()
             raise Stopped(stop.signum or signal.SIGTERM)
+    progress.broken = on_any_rank(broken, len(run.train_set))
 
 
 def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
@@ -128,6 +139,7 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
         "val_top1": predictions.accuracy(1),
         "val_top5": predictions.accuracy(5),
         "skipped_steps": progress.skipped,
+        "broken_images": len(progress.broken),
         "images_per_second": progress.step * run.global_batch / progress.train_seconds,
     }
     if run.is_main:
@@ -165,6 +177,7 @@ def write_summary(run: Run) -> dict[str, Any]:
         "seconds": run.progress.seconds,
         "images_per_second": float(np.median([epoch["images_per_second"] for epoch in epochs])),
         "skipped_steps": sum(epoch["skipped_steps"] for epoch in epochs),
+        "broken_images": len(run.progress.broken),
         "deployed_parameters": sum(parameter.size for parameter in run.classify.classifier.trainable_params()),
     }
     write_json(run.folder / SUMMARY, summary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -16,11 +16,13 @@ class Progress:
         config: the experiment, as nested dictionaries.
         train_images: how many there are.
         world_size: number of ranks.
+        texts: `encoder`, `text` and `descriptions_sha256` of the store that is aligned with; None for a baseline.
         epoch, step: whole epochs done, and steps done in the present one.
         sums: over the present epoch: cross-entropy and alignment of the steps taken, right answers, steps taken.
         skipped: steps of the present epoch that were not taken, since their gradient was not finite.
         skipped_in_a_row: such steps since the last good one.
         last_losses: cross-entropy and alignment of the last good step.
+        broken: positions of training images that could not be decoded and are left out, on any rank.
         best_top1, best_epoch: of the validation split.
         seconds, train_seconds: wall time of all, and of the present epoch's steps.
     """
@@ -28,12 +30,14 @@ class Progress:
     config: dict[str, Any]
     train_images: int
     world_size: int
+    texts: Optional[dict[str, str]] = None
     epoch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
     skipped: int = 0
     skipped_in_a_row: int = 0
     last_losses: list[float] = field(default_factory=lambda: [0.0] * 2)
+    broken: list[int] = field(default_factory=list)
     best_top1: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0

@@ -78,6 +78,10 @@ def read_last(run: Run) -> Optional[Checkpoint]:
         changed["the number of ranks"] = (saved.world_size, run.progress.world_size)
     elif checkpoint.model != run.model:
         changed["the model"] = (checkpoint.model, run.model)
+    for key, old in (saved.texts or {}).items():
+        new = (run.progress.texts or {}).get(key)
+        if new != old:
+            changed[f"the embedding store's {key}"] = (old, new)
     if changed:
         listed = ", ".join(f"{key} was {old} and is {new}" for key, (old, new) in changed.items())
         raise UserError(f"{path}: was trained with other settings ({listed}); set them back, or choose another output=")

@@ -14,8 +14,8 @@ from mindspore_gpt4image.config import Config, to_dict
 from mindspore_gpt4image.data.augmentation import Augmentation
 from mindspore_gpt4image.data.pipeline import steps_per_epoch
 from mindspore_gpt4image.data.rand_augment import RandAugment
-from mindspore_gpt4image.data.store import EmbeddingStore
-from mindspore_gpt4image.data.texts import TextTargets, join_texts, shuffle_texts
+from mindspore_gpt4image.data.store import EmbeddingStore, check_descriptions
+from mindspore_gpt4image.data.texts import Texts, join_texts, made_from, packed_texts, shuffle_texts
 from mindspore_gpt4image.device import use_device
 from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.model_info import ModelInfo
@@ -37,7 +37,7 @@ class Run:
     config: Config
     train_set: ImageSet
     val_set: ImageSet
-    texts: Optional[TextTargets]
+    texts: Optional[Texts]
     augmentation: Augmentation
     model: ModelInfo
     network: nn.Cell
@@ -87,10 +87,13 @@ def set_up(config: Config) -> Run:
     if not distributed.is_initialized():
         use_device(config.device)
     augmentation = describe_augmentation(config)  # a mistake in it shows before a large folder is listed
-    root, format = config.data.root, config.data.format
+    root, format, skip = config.data.root, config.data.format, config.data.skip_broken
     classes = read_classes(config.data.classes) if config.data.classes else None
-    train_set = list_images(root, "train", format=format, classes=classes).checked()
-    val_set = list_images(root, validation_split(root, format), format=format, classes=train_set.classes).checked()
+    train_set = list_images(root, "train", format=format, classes=classes)
+    train_set.checked(skip)
+    # Broken ones keep their positions, so that a run whose images break goes on with the same numbers.
+    broken = [position for position, id in enumerate(train_set.ids) if id in train_set.broken]
+    val_set = list_images(root, validation_split(root, format), format=format, classes=train_set.classes).checked(skip)
     texts = open_texts(config, train_set)
     model = describe_model(config, train_set.classes, texts)
     ms.set_seed(config.seed)
@@ -126,28 +129,38 @@ def set_up(config: Config) -> Run:
         network,
         TrainStep(network, preprocess, loss, optimizer, config.clip_norm),
         Classify(deployable(network), preprocess),
-        Progress(to_dict(config), len(train_set), distributed.world_size()),
+        Progress(
+            to_dict(config),
+            len(train_set),
+            distributed.world_size(),
+            texts=made_from(texts) if texts else None,
+            broken=broken,
+        ),
     )
     run.steps_per_epoch  # noqa: B018 (too few images for one batch are found here, not in the first epoch)
     return run
 
 
-def open_texts(config: Config, images: ImageSet) -> Optional[TextTargets]:
+def open_texts(config: Config, images: ImageSet) -> Optional[Texts]:
     """The texts of the training images; None for a baseline, which reads no store.
 
     Raises:
-        UserError: see `EmbeddingStore.open`, `check_descriptions` and `join_texts`.
+        UserError: see `EmbeddingStore.open`, `check_descriptions`, `join_texts` and `packed_texts`.
     """
     if config.loss.alignment == "none":
         return None
-    store = EmbeddingStore.open(config.data.embeddings)
+    how = {"missing_text": config.data.missing_text, "mask_same_text": config.loss.mask_same_text}
+    if config.data.embeddings is None:
+        texts = packed_texts(images, **how)
+    else:
+        texts = join_texts(images, EmbeddingStore.open(config.data.embeddings), **how)
     if config.data.descriptions is not None:
-        store.check_descriptions(file_sha256(config.data.descriptions), config.data.text)
-    texts = join_texts(images, store, missing_text=config.data.missing_text, mask_same_text=config.loss.mask_same_text)
+        where = Path(config.data.embeddings or images.root)
+        check_descriptions(where, texts.metadata, file_sha256(config.data.descriptions), config.data.text)
     return shuffle_texts(texts, config.seed) if config.data.shuffle_texts else texts
 
 
-def describe_model(config: Config, classes: tuple[str, ...], texts: Optional[TextTargets]) -> ModelInfo:
+def describe_model(config: Config, classes: tuple[str, ...], texts: Optional[Texts]) -> ModelInfo:
     """The network and the preprocessing of evaluation."""
     size, augment = config.model.image_size, config.augment
     return ModelInfo(
@@ -159,7 +172,7 @@ def describe_model(config: Config, classes: tuple[str, ...], texts: Optional[Tex
         mean=tuple(augment.mean),
         std=tuple(augment.std),
         projection=config.model.projection if texts else "none",
-        text_dim=texts.dim if texts else None,
+        text_dim=texts.metadata["dim"] if texts else None,
     )
 
 

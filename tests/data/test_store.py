@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 from mindspore.mindrecord import FileReader, FileWriter
 
 from mindspore_gpt4image.data import EmbeddingStore
+from mindspore_gpt4image.data import store as store_module
 from mindspore_gpt4image.data.store import check_destination, read_metadata, write_store
 from mindspore_gpt4image.errors import UserError
 
@@ -185,6 +188,16 @@ def test_check_descriptions(written):
     )
 
 
+def test_check_encoder(path):
+    write_store(path, IDS, TEXT_IDS, unit_rows(5, 8), {**MADE_FROM, "encoder": "models/clip-vit-base-patch32"})
+    store = EmbeddingStore.open(path)
+    store.check_encoder("openai/clip-vit-base-patch32")
+    assert refusal(store.check_encoder, "clip-vit-large-patch14") == (
+        f"{path}: holds embeddings of the encoder models/clip-vit-base-patch32, not clip-vit-large-patch14; "
+        "encode with clip-vit-large-patch14"
+    )
+
+
 # The cached copy.
 
 
@@ -262,6 +275,35 @@ def test_processes_that_open_at_once(path):
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0] for process in processes] == ["[    7 19999]\n"] * 3
     assert len(list(path.parent.iterdir())) == 3  # data, index, one copy
+
+
+def test_one_makes_the_copy_while_the_others_wait(written, monkeypatch):
+    made = []
+    write_arrays = store_module._write_arrays
+
+    def write_slowly(*arguments):
+        made.append(arguments)
+        time.sleep(0.3)
+        write_arrays(*arguments)
+
+    monkeypatch.setattr(store_module, "_write_arrays", write_slowly)
+    with ThreadPoolExecutor(4) as pool:
+        stores = list(pool.map(EmbeddingStore.open, [written] * 4))
+    assert len(made) == 1
+    for store in stores:
+        np.testing.assert_array_equal(store.rows(IDS), stores[0].rows(IDS))
+
+
+def test_where_files_cannot_be_locked_every_process_makes_its_copy(written, monkeypatch):
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(store_module.fcntl, "flock", no_locks)
+    with ThreadPoolExecutor(3) as pool:
+        stores = list(pool.map(EmbeddingStore.open, [written] * 3))
+    assert len(copies(written.parent)) == 1
+    for store in stores:
+        np.testing.assert_array_equal(store.rows(IDS), stores[0].rows(IDS))
 
 
 @pytest.mark.parametrize("file", ["embeddings", "ids.npy", "order.npy", "text_ids.npy"])

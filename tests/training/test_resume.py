@@ -1,15 +1,19 @@
 """A run that is stopped and started again gives, bit for bit, what it gives uninterrupted."""
 
 import json
+import shutil
 import signal
 
 import pytest
-from tiny_data import make_data_set, overrides
+from tiny_data import make_data_set, make_store, overrides
 
 from mindspore_gpt4image.checkpoint import read_checkpoint
 from mindspore_gpt4image.config import load_config
+from mindspore_gpt4image.data.pack import pack
+from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.errors import Stopped, UserError
 from mindspore_gpt4image.signals import StopRequest
+from mindspore_gpt4image.training import loop
 from mindspore_gpt4image.training.loop import train
 
 # 24 images in batches of 6: 4 steps an epoch.
@@ -96,6 +100,51 @@ def test_other_settings_are_refused_by_name(data, config_file, uninterrupted):
     text = str(error.value)
     assert "seed was 1 and is 3" in text and "loss.weight was 0.3 and is 0.7" in text and "output=" in text
     assert (uninterrupted / "last.ckpt").read_bytes() == before
+
+
+def test_another_encoder_is_refused(data, config_file, uninterrupted):
+    ids = EmbeddingStore.open(data / "short.mindrecord").ids
+    other = make_store(data, ids, "other.mindrecord", encoder="another")
+    with pytest.raises(UserError, match="the embedding store's encoder was random and is another"):
+        run(config_file, data, uninterrupted, epochs=3, data__embeddings=other)
+
+
+def test_a_packed_data_set_trains_alike(data, config_file, uninterrupted, tmp_path):
+    """From the start, and from a checkpoint of the folder on; the texts come from the shards."""
+    pack(data, tmp_path / "packed", ("train", "val"), embeddings=data / "short.mindrecord", shard_images=10)
+    packed = {"data__root": tmp_path / "packed", "data__embeddings": "null"}
+    run(config_file, data, tmp_path / "run", **packed)
+    assert_same_state(tmp_path / "run", uninterrupted)
+    assert read_metrics(tmp_path / "run") == read_metrics(uninterrupted)
+    with pytest.raises(Stopped):
+        run(config_file, data, tmp_path / "moved", 3)
+    run(config_file, data, tmp_path / "moved", **packed)
+    assert_same_state(tmp_path / "moved", uninterrupted)
+
+
+def test_an_image_that_breaks_during_a_run_is_left_out_and_counted(data, config_file, tmp_path, monkeypatch, capsys):
+    """It breaks after the set was listed, and the run is stopped and goes on: as if it had always been broken."""
+    root = shutil.copytree(data, tmp_path / "data")
+    victim = root / "train" / "green" / "05.png"
+    set_up = loop.set_up
+
+    def set_up_and_break(config):
+        result = set_up(config)
+        victim.write_bytes(victim.read_bytes()[:60])
+        return result
+
+    monkeypatch.setattr(loop, "set_up", set_up_and_break)
+    with pytest.raises(Stopped):
+        run(config_file, root, tmp_path / "stopped", 3, data__skip_broken="true")
+    assert f"note: left out, another image takes its place: {victim}: cannot be decoded" in capsys.readouterr().err
+    monkeypatch.undo()
+    run(config_file, root, tmp_path / "stopped", data__skip_broken="true")
+    assert [line["broken_images"] for line in read_metrics(tmp_path / "stopped")] == [1, 1]
+    assert json.loads((tmp_path / "stopped" / "summary.json").read_text())["broken_images"] == 1
+    run(config_file, root, tmp_path / "always", data__skip_broken="true")
+    assert_same_state(tmp_path / "stopped", tmp_path / "always")
+    with pytest.raises(UserError, match=f"{victim}: cannot be decoded"):
+        run(config_file, root, tmp_path / "refused")
 
 
 def test_more_epochs_go_on_from_the_end(data, config_file, uninterrupted, tmp_path):

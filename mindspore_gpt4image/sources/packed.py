@@ -1,0 +1,173 @@
+"""Data sets packed by `tools/prepare.py pack`: sharded MindRecord, read here without MindSpore.
+
+    root/pack.json                     the classes, the splits, what was packed
+    root/<split>/0000.mindrecord …     rows in the order of their positions, each file with its index (.db) beside it
+
+A MindRecord's index is an SQLite data base that holds the plain fields of every row and where the others lie, so any
+image is one read away. Training reads the same files through MindData.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.sources.classes import label_map
+from mindspore_gpt4image.sources.image_set import ImageSet
+
+PACK = "pack.json"
+_LENGTH_BYTES = 8  # before a row's binary fields (little-endian) and, if it has several, before each (big-endian)
+_PLAIN = ("JPEG", "PNG")  # what `encoded` gives everywhere
+_QUERY = (
+    "SELECT id_0, label_0, crc32_0, PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER BY ROW_ID"
+)
+
+
+class PackedImages:
+    """Reads images out of shards.
+
+    Attributes:
+        files: the shards, in order.
+    """
+
+    def __init__(self, files: Sequence[Path], ids: Sequence[str], places: np.ndarray):
+        """
+        Args:
+            ids: of the images, for messages.
+            places: int64 [n, 4], of each image its shard, offset and length there, and checksum.
+        """
+        self.files = list(files)
+        self._ids, self._places = ids, places
+
+    def encoded(self, position: int) -> bytes:
+        shard, offset, length, checksum = self._places[position].tolist()
+        try:
+            with self.files[shard].open("rb") as file:
+                file.seek(offset)
+                data = file.read(length)
+        except OSError as error:
+            raise UserError(f"{self.where(position)}: cannot be read ({error.strerror})") from error
+        if zlib.crc32(data) != checksum:
+            raise UserError(f"{self.where(position)}: is damaged, its checksum is wrong; delete the shard, pack again")
+        return data
+
+    def rgb(self, position: int) -> Image.Image:
+        data = self.encoded(position)
+        try:
+            with Image.open(io.BytesIO(data), formats=_PLAIN) as image:
+                return image.convert("RGB")
+        except Exception as error:  # a broken image can make a decoder of Pillow raise anything
+            raise UserError(f"{self.where(position)}: cannot be decoded: {error}; pack it again") from error
+
+    def where(self, position: int) -> str:
+        return f"{self.files[self._places[position, 0]]}, id {self._ids[position]}"
+
+
+def is_packed(root: Path) -> bool:
+    """Whether a packed data set lies at `root`."""
+    return (root / PACK).is_file()
+
+
+def read_pack(root: str | Path) -> dict[str, Any]:
+    """The contents of `pack.json`: `classes`, `splits`, `texts` (the store's metadata, or null) and more.
+
+    Raises:
+        UserError: it is missing, damaged or of a pack that was not finished.
+    """
+    path = Path(root) / PACK
+    try:
+        pack = json.loads(path.read_text(encoding="utf-8"))
+        complete = pack["complete"] and {"classes", "splits", "texts"} <= pack.keys()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); give the folder of a packed data set") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path}: is damaged, or of something else; pack the data set again") from error
+    if not complete:
+        raise UserError(f"{root}: was not packed to its end; run the same tools/prepare.py pack again, it goes on")
+    return pack
+
+
+def list_packed(root: str | Path, split: str, classes: Sequence[str] | None = None) -> ImageSet:
+    """List the images of a split of a packed data set; for `classes` see `list_images`.
+
+    Raises:
+        UserError: the pack is not whole, or has no such split or classes beyond `classes`.
+    """
+    root = Path(root)
+    pack = read_pack(root)
+    if split not in pack["splits"]:
+        raise UserError(f"{root}: there is no split {split!r}; splits there: {', '.join(pack['splits'])}")
+    files = [root / split / name for name in pack["splits"][split]["shards"]]
+    ids: list[str] = []
+    rows: list[tuple[int, ...]] = []
+    for shard, file in enumerate(files):
+        for id, label, checksum, offset, length in read_index(file):
+            ids.append(id)
+            rows.append((label, shard, offset, length, checksum))
+    table = np.array(rows, np.int64).reshape(-1, 5)
+    if len(ids) != pack["splits"][split]["images"]:
+        raise UserError(
+            f"{root / split}: holds {len(ids)} images, and {PACK} says {pack['splits'][split]['images']}; pack again"
+        )
+    own = tuple(pack["classes"])
+    labels = table[:, 0].astype(np.int32)
+    if classes is not None:
+        present, labels = np.unique(labels, return_inverse=True)
+        labels = label_map([own[label] for label in present], classes, root / split)[labels]
+    return ImageSet(
+        root=root,
+        split=split,
+        ids=ids,
+        labels=labels,
+        classes=own if classes is None else tuple(classes),
+        reader=PackedImages(files, ids, table[:, 1:]),
+    )
+
+
+def read_index(file: Path) -> list[tuple[str, int, int, int, int]]:
+    """Of each row of a shard: id, label, checksum of the image, its offset in the file and its length.
+
+    Raises:
+        UserError: the shard or its index is missing or damaged.
+    """
+    try:
+        with file.open("rb") as shard:
+            header = json.loads(shard.read(int.from_bytes(shard.read(8), "little")))
+            # Read-only media have no place for SQLite's lock.
+            index = file.with_name(f"{file.name}.db").resolve(strict=True).as_uri()
+            with closing(sqlite3.connect(f"{index}?mode=ro&immutable=1", uri=True)) as connection:
+                rows = connection.execute(_QUERY).fetchall()
+            before = _bytes_before_image(header, shard, rows)
+    except (OSError, ValueError, LookupError, sqlite3.Error) as error:
+        raise UserError(f"{file}: it or its .db is missing or damaged ({error}); delete both and pack again") from error
+    start, page = header["header_size"] + before, header["page_size"]
+    return [
+        (id, label, checksum, start + page_id * page + offset, end - offset - before)
+        for id, label, checksum, page_id, offset, end in rows
+    ]
+
+
+def _bytes_before_image(header: dict[str, Any], shard: io.BufferedReader, rows: list[tuple]) -> int:
+    """How far into a row's binary fields its image begins: the same in every row, what precedes it has one size."""
+    fields = header["schema"][0]["blob_fields"]
+    if fields[-1] != "image":
+        raise ValueError(f"its binary fields are {', '.join(fields)}, and the last must be image")
+    if len(fields) == 1:
+        return _LENGTH_BYTES
+    _, _, _, page_id, offset, _ = rows[0]
+    start = header["header_size"] + page_id * header["page_size"] + offset
+    before = _LENGTH_BYTES
+    for _ in fields[:-1]:
+        shard.seek(start + before)
+        before += _LENGTH_BYTES + int.from_bytes(shard.read(_LENGTH_BYTES), "big")
+    return before + _LENGTH_BYTES
