@@ -119,7 +119,7 @@ def _load_onnx(path: Path, device: str) -> Graph:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UserError(f"{path}: needs onnxruntime; pip install 'mindspore_gpt4image[onnx]'") from error
+        raise UserError(f"{path}: needs onnxruntime; pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised, too
     try:

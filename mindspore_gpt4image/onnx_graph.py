@@ -25,7 +25,7 @@ class _MarkedGelu(nn.Cell):
         self.marker = ops.Softsign()
 
     def construct(self, x: Tensor) -> Tensor:
-        return x * 0.5 * (self.marker(x * 0.7071067811865476) + 1.0)
+        return x * 0.5 * (self.marker(x / 1.4142135623730951) + 1.0)
 
 
 def mark_gelu(cell: nn.Cell) -> None:
@@ -50,7 +50,7 @@ def finish_onnx(path: Path, is_open: bool) -> None:
     try:
         import onnx
     except ImportError as error:
-        raise UserError("writing ONNX needs the package onnx; pip install 'mindspore_gpt4image[onnx]'") from error
+        raise UserError("writing ONNX needs the package onnx; pip install 'numpy<2' onnx onnxruntime") from error
 
     model = onnx.load(str(path))
     graph = model.graph

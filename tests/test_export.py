@@ -68,6 +68,13 @@ def folder(checkpoint, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def classifiers(checkpoint, folder):
+    """Loaded once, since each compiles a graph."""
+    paths = {"checkpoint": checkpoint.path, **{ending: folder / f"a{ending}" for ending in FORMATS}}
+    return {name: load_classifier(path) for name, path in paths.items()}
+
+
 def pixels(count, size=INFO.crop):
     return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), np.uint8)
 
@@ -101,17 +108,16 @@ def test_only_the_models_and_their_description_are_written_and_the_folder_stays_
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize("batch", [1, 7, 1010])
-def test_any_batch(folder, checkpoint, ending, batch):
+def test_any_batch(classifiers, ending):
     """1010 is beyond the batch at which an ONNX graph is written before it is opened."""
-    expected = load_classifier(checkpoint.path).logits(pixels(batch))
-    found = load_classifier(folder / f"a{ending}").logits(pixels(batch))
-    assert found.shape == (batch, 3)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    for batch in (1, 7, 1010):
+        expected, found = (classifiers[name].logits(pixels(batch)) for name in ("checkpoint", ending))
+        assert found.shape == (batch, 3)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_model_yaml_is_enough_to_predict_with_pillow_and_numpy(folder, checkpoint, ending):
+def test_model_yaml_is_enough_to_predict_with_pillow_and_numpy(folder, classifiers, ending):
     """Odd sizes, by hand: resize the shorter side, crop the centre, normalise; the logits are those of evaluation."""
     model = yaml.safe_load((folder / "model.yaml").read_text())
     if ending == ".onnx":
@@ -120,7 +126,6 @@ def test_model_yaml_is_enough_to_predict_with_pillow_and_numpy(folder, checkpoin
     else:
         graph = load_mindir(folder / "a.mindir")
         network = lambda inputs: graph(Tensor(inputs)).asnumpy()  # noqa: E731
-    classifier = load_classifier(checkpoint.path)
     random = np.random.default_rng(0)
     for width, height in ((33, 47), (61, 20), (20, 20)):
         image = Image.fromarray(random.integers(0, 256, (height, width, 3)).astype(np.uint8))
@@ -130,27 +135,26 @@ def test_model_yaml_is_enough_to_predict_with_pillow_and_numpy(folder, checkpoin
         cut = np.asarray(image.resize(size, Image.BICUBIC))[top : top + model["crop"], left : left + model["crop"]]
         inputs = (cut / 255.0 - model["mean"]) / model["std"]
         by_hand = network(inputs.transpose(2, 0, 1)[None].astype(np.float32))
-        ours = classifier.logits(INFO.transform(image)[None])
+        ours = classifiers["checkpoint"].logits(INFO.transform(image)[None])
         np.testing.assert_allclose(by_hand, ours, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("ending", FORMATS)
-def test_a_training_cell_and_a_checkpoint_of_all_that_training_needs_export_alike(folder, tmp_path, ending):
+def test_a_training_cell_and_a_checkpoint_of_all_that_training_needs_export_alike(classifiers, tmp_path):
     network = make_network()
     optimizer = create_optimizer(network.trainable_params(), "sgd", lr=0.1, weight_decay=0.0)
     step = TrainStep(network, Preprocess(INFO.mean, INFO.std), GPT4ImageLoss("infonce"), optimizer)
     step.set_train(True)
-    export_classifier(step, INFO, tmp_path / f"a{ending}")
+    export_classifier(step, INFO, tmp_path / "a.onnx")
     assert network.training
-    expected = load_classifier(folder / f"a{ending}").logits(pixels(4))
-    np.testing.assert_array_equal(load_classifier(tmp_path / f"a{ending}").logits(pixels(4)), expected)
+    expected = classifiers[".onnx"].logits(pixels(4))
+    np.testing.assert_array_equal(load_classifier(tmp_path / "a.onnx").logits(pixels(4)), expected)
 
 
-def test_the_moving_average_is_another_network(checkpoint, folder, tmp_path):
+def test_the_moving_average_is_another_network(checkpoint, classifiers, tmp_path):
     result = export_classifier(checkpoint.create_network("ema"), INFO, tmp_path / "a.onnx")
     assert result.largest < 1e-5
-    found, plain = (load_classifier(place / "a.onnx").logits(pixels(2)) for place in (tmp_path, folder))
-    assert np.abs(found - plain).max() > 1e-3
+    found = load_classifier(tmp_path / "a.onnx").logits(pixels(2))
+    assert np.abs(found - classifiers[".onnx"].logits(pixels(2))).max() > 1e-3
     np.testing.assert_allclose(found, load_classifier(checkpoint.path, "ema").logits(pixels(2)), rtol=1e-5, atol=1e-5)
     with pytest.raises(UserError, match="--weights ema: .*a.onnx holds the weights that were chosen at its export"):
         load_classifier(tmp_path / "a.onnx", "ema")
@@ -178,11 +182,10 @@ def test_half_precision_halves_the_file(checkpoint, folder, tmp_path, ending):
     assert load_classifier(path).logits(pixels(2)).dtype == np.float32
 
 
-@pytest.mark.parametrize("ending", FORMATS)
-def test_a_file_that_differs_is_refused_and_not_left_behind(checkpoint, tmp_path, monkeypatch, ending):
+def test_a_file_that_differs_is_refused_and_not_left_behind(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "largest_difference", lambda *arguments: float("nan"))
     with pytest.raises(UserError, match=r"differ from the network's by nan; not written"):
-        export_classifier(checkpoint.create_network(), INFO, tmp_path / f"a{ending}")
+        export_classifier(checkpoint.create_network(), INFO, tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

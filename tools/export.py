@@ -57,7 +57,7 @@ def main() -> None:
         real_images=real_images,
     )
     model = result.model
-    batch, classes = arguments.batch or "N", len(model.classes)
+    batch, classes = arguments.batch or "any", len(model.classes)
     print(f"{arguments.output}: {model.network}, {arguments.dtype}, {arguments.weights} weights")
     print(f"takes {model.input}, N = {batch}, {model.crop} x {model.crop} pixels; gives logits float32 [N, {classes}]")
     print(
