@@ -200,7 +200,7 @@ def _check_step(run: Run, report: Report) -> None:
     if run.progress.skipped_in_a_row:
         report.fault("step", "the gradient is not finite; lower optimizer.lr or set clip_norm")
     run.classify.set_train(False)
-    predict(run.classify, _head(run.val_set, config.batch_size), run.model.transform, config.batch_size, 1)
+    predict(run.classify.on_arrays, _head(run.val_set, config.batch_size), run.model.transform, config.batch_size, 1)
     report.note("val", "one batch evaluated")
 
 
