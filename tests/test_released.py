@@ -1,6 +1,7 @@
 """Released checkpoints: found by name, whole, and worth what their manifest says."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -127,6 +128,19 @@ def test_the_paper_s_checkpoints_have_slots_with_the_paper_s_figures():
         "checkpoint imagenet_deit_base_aligned: nothing has been released under this name yet; the paper reports 82.3% "
         "top-1 for it (Table 1), and configs/imagenet/deit_base/paper.yaml is its recipe"
     )
+
+
+def test_the_readme_s_table_states_the_manifest_s_figures():
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    expected = {}
+    for name, entry in MANIFEST.items():
+        if entry.is_slot:
+            figures = f"not trained yet | – | {entry.paper['baseline']:.1f} | {entry.paper['aligned']:.1f}"
+        else:
+            seeds = entry.recipe_top1
+            figures = f"{entry.top1:.2f} | {seeds['mean']:.2f} ± {seeds['deviation']:.2f} | – | –"
+        expected[name] = f"{entry.dataset}, {entry.split} | {figures}"
+    assert {name: rest for name, rest in rows if name in MANIFEST} == expected
 
 
 @pytest.fixture

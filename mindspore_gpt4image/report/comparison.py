@@ -163,7 +163,8 @@ class Comparison:
             for seed in sorted(runs[0].keys() & runs[1].keys()):
                 found = mcnemar(*(correct(by_seed[seed]) for by_seed in runs))
                 name = f"{pair.second.label} − {pair.first.label}"
-                rows.append([name, str(seed), str(found.only_second), str(found.only_first), f"{found.p:.3f}"])
+                p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
+                rows.append([name, str(seed), str(found.only_second), str(found.only_first), p])
         headers = ["pair", "seed", "first alone right", "second alone right", "p"]
         return Table(f"McNemar's test on the images of {self.split}, run against run", headers, rows)
 

@@ -141,7 +141,7 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> Figure:
     axes = figure.subplots()
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if named:
-        font = 6.5 if size > _MOST_NUMBERED else 9
+        font = 8.5 if size > _MOST_NUMBERED else 9
         axes.set_xticks(range(size), names, rotation=90, fontsize=font)
         axes.set_yticks(range(size), names, fontsize=font)
     if size <= _MOST_NUMBERED:
