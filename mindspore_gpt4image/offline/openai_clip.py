@@ -104,7 +104,7 @@ def read_vocabulary(path: Path, words: int) -> CLIPTokenizerFast:
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder, "vocab.json"), Path(folder, "merges.txt")
         files[0].write_text(json.dumps({token: number for number, token in enumerate(vocabulary)}), encoding="utf-8")
-        files[1].write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n", encoding="utf-8")
+        files[1].write_text("\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n", encoding="utf-8")
         return CLIPTokenizerFast(*map(str, files), model_max_length=None)
 
 

@@ -59,16 +59,24 @@ def load_text_model(name: str) -> TextModel:
     """
     if Path(name).is_file():
         model, tokenizer = load_openai_clip(Path(name))
-        return _clip(model, tokenizer)
+        return clip_text_model(model, tokenizer)
     source = _source(name)
     config = AutoConfig.from_pretrained(source)
     tokenizer = _load_tokenizer(name, source)
     kind = config.model_type.replace("_text_model", "")
     if kind == "clip":
-        return _clip(_load_weights(name, CLIPTextModelWithProjection, source, _text_config(config)), tokenizer)
+        return clip_text_model(
+            _load_weights(name, CLIPTextModelWithProjection, source, _text_config(config)), tokenizer
+        )
     if kind in ("siglip", "siglip2"):
         return _siglip(_load_weights(name, _siglip_class(kind), source, _text_config(config)), tokenizer)
     return _mean_pooled(name, source, config, tokenizer)
+
+
+def clip_text_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TextModel:
+    """CLIP's text half as a text model."""
+    embed = partial(end_of_text_embedding, end_of_text=tokenizer.eos_token_id)
+    return TextModel(model, tokenizer, embed, model.text_projection.out_features, model.config.max_position_embeddings)
 
 
 def end_of_text_embedding(model: PreTrainedModel, tokens: BatchEncoding, end_of_text: int) -> torch.Tensor:
@@ -102,11 +110,6 @@ def _text_config(config: PretrainedConfig) -> PretrainedConfig:
         # In some checkpoints the text config repeats the library's default instead of the real width.
         config.text_config.projection_dim = config.projection_dim
     return config.text_config
-
-
-def _clip(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TextModel:
-    embed = partial(end_of_text_embedding, end_of_text=tokenizer.eos_token_id)
-    return TextModel(model, tokenizer, embed, model.text_projection.out_features, model.config.max_position_embeddings)
 
 
 def _siglip(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> TextModel:

@@ -17,10 +17,12 @@ MOST_POINTS = 2000
 TILE = 40
 
 
-def embedding_map(images: ImageSet, store: EmbeddingStore, texts: Mapping[str, str]) -> dict[str, Any]:
+def embedding_map(
+    images: ImageSet, store: EmbeddingStore, texts: Mapping[str, str], most: int = MOST_POINTS
+) -> dict[str, Any]:
     """What the page's script draws: t-SNE of the texts of `images`, with class, text and picture of each point.
 
-    Of more than `MOST_POINTS` images a random choice is drawn, the same in every report.
+    Of more than `most` images a random choice is drawn, the same in every report.
 
     Returns:
         `points`: rows of x, y in 0 … 1, position in `classes`, text and id; `classes`: names; `sheet`, `tile` and
@@ -33,8 +35,8 @@ def embedding_map(images: ImageSet, store: EmbeddingStore, texts: Mapping[str, s
     chosen = np.flatnonzero(rows >= 0)
     if len(chosen) < 2:
         raise UserError(f"{store.path}: holds no texts of the images in {images.root}; encode their descriptions")
-    if len(chosen) > MOST_POINTS:
-        chosen = np.sort(np.random.default_rng(0).choice(chosen, MOST_POINTS, replace=False))
+    if len(chosen) > most:
+        chosen = np.sort(np.random.default_rng(0).choice(chosen, most, replace=False))
     embeddings, _ = store.take(rows[chosen])
     places = project(embeddings)
     sheet, columns = contact_sheet(images, chosen.tolist(), TILE)

@@ -66,12 +66,12 @@ def curves(comparison: Comparison) -> Figure:
         _curve(losses, group, "train_ce", colour, label=group.label)
         _curve(losses, group, "val_ce", colour, linestyle="--")
         _curve(top1, group, "val_top1", colour)
-    _style(losses, "Cross-entropy (dashed: validation)", "epoch")
-    _style(top1, "Validation top-1 (%)", "epoch")
+    style(losses, "Cross-entropy (dashed: validation)", "epoch")
+    style(top1, "Validation top-1 (%)", "epoch")
     for alignment in rest:
         for group in with_texts:
             _curve(alignment, group, "train_align", colours(groups)[group.label])
-        _style(alignment, "Alignment loss, training", "epoch")
+        style(alignment, "Alignment loss, training", "epoch")
     figure.legend(loc="outside lower center", ncols=len(comparison.groups), frameon=False, fontsize=10)
     return figure
 
@@ -179,7 +179,7 @@ def _dots(axes: Axes, comparison: Comparison) -> None:
         axes.annotate(f"{mean:.1f}", (x + 0.26, mean), color=colour, va="center", fontsize=10, fontweight="bold")
     axes.set_xticks(range(len(values)), [_wrapped(group.label) for group in comparison.groups])
     axes.set_xlim(-0.5, len(values) - 0.3)
-    _style(axes, f"Top-1 on {comparison.split} (%): a dot a seed, a bar their mean")
+    style(axes, f"Top-1 on {comparison.split} (%): a dot a seed, a bar their mean")
 
 
 def _intervals(axes: Axes, comparison: Comparison) -> None:
@@ -197,7 +197,7 @@ def _intervals(axes: Axes, comparison: Comparison) -> None:
     axes.axvline(0, color=_INK, linewidth=1, zorder=0)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    _style(axes, "Difference in top-1 (points), 95% over seeds (thick), images (thin)", grid="x")
+    style(axes, "Difference in top-1 (points), 95% over seeds (thick), images (thin)", grid="x")
 
 
 def _wrapped(label: str) -> str:
@@ -211,7 +211,7 @@ def _curve(axes: Axes, group: Group, key: str, colour: str, **style: str) -> Non
     axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
 
 
-def _style(axes: Axes, title: str, xlabel: str | None = None, grid: str = "y") -> None:
+def style(axes: Axes, title: str, xlabel: str | None = None, grid: str = "y") -> None:
     axes.set_title(title, loc="left", fontsize=11, color=_INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color=_GRID, linewidth=0.8)

@@ -160,10 +160,10 @@ def test_the_map_puts_similar_texts_together():
 PROBE = """
 <script>
 window.addEventListener("load", () => setTimeout(() => {
-  const canvas = document.getElementById("map"), box = canvas.getBoundingClientRect();
+  const canvas = document.querySelector(".map canvas"), box = canvas.getBoundingClientRect();
   const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-  for (let x = 0; x < canvas.clientWidth && !document.querySelector("#tip b"); x += 6)
-    for (let y = 0; y < canvas.clientHeight && !document.querySelector("#tip b"); y += 6)
+  for (let x = 0; x < canvas.clientWidth && !document.querySelector(".tip b"); x += 6)
+    for (let y = 0; y < canvas.clientHeight && !document.querySelector(".tip b"); y += 6)
       canvas.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + x, clientY: box.top + y}));
   const result = document.createElement("pre");
   result.id = "probe";
@@ -171,7 +171,7 @@ window.addEventListener("load", () => setTimeout(() => {
     pictures: document.images.length,
     broken: [...document.images].filter((image) => !image.naturalWidth).length,
     drawn: pixels.some((value) => value > 0),
-    tip: document.getElementById("tip").innerText,
+    tip: document.querySelector(".tip").innerText,
   });
   document.body.append(result);
 }, 500));

@@ -156,6 +156,25 @@ def test_pytorchs_network_has_as_many_weights(name):
     assert sum(p.numel() for p in peer.parameters()) == sum(p.size for p in ours.trainable_params())
 
 
+def test_encoding_gives_what_the_released_loop_gives(tmp_path):
+    from mindspore_gpt4image.benchmark.encode import Task, _agreement, random_clip, random_texts, write_set
+    from mindspore_gpt4image.offline.text_encoder import TextEncoder
+
+    text_model = random_clip(width=64, layers=1)
+    encoder = TextEncoder("ours", text_model)
+    texts = random_texts(20, (6, 100)) * 2
+    lengths = encoder.token_counts(texts)
+    assert (lengths.min(), lengths.max(), len(set(texts))) == (6, 100, 20)
+    task, descriptions = Task(tmp_path, text_model), write_set(tmp_path / "set.jsonl", texts)
+    assert task.released_embeddings(descriptions).shape == (40, 64)
+    assert _agreement("a", task, encoder, descriptions).ratio == pytest.approx(1, abs=1e-6)
+    other = TextEncoder("other", random_clip(width=64, layers=1))
+    other._model.text_projection.weight.mul_(-1)
+    assert _agreement("a", task, other, descriptions).ratio == pytest.approx(-1, abs=1e-6)
+    assert task.encode(encoder, descriptions)() > 0 and task.released(descriptions)() > 0
+    assert (tmp_path / "ours.mindrecord").exists() and (tmp_path / "peer.pt").exists()
+
+
 def run(*arguments):
     command = [sys.executable, BENCHMARK, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)

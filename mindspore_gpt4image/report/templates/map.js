@@ -1,7 +1,7 @@
-(() => {
-  const data = JSON.parse(document.getElementById("map-data").textContent);
-  const canvas = document.getElementById("map"), tip = document.getElementById("tip");
-  const select = document.getElementById("class"), pictures = document.getElementById("with-pictures");
+for (const root of document.querySelectorAll(".map-view")) {
+  const find = (name) => root.querySelector(name);
+  const data = JSON.parse(find("script").textContent);
+  const canvas = find("canvas"), tip = find(".tip"), select = find("select"), pictures = find("input");
   const context = canvas.getContext("2d"), sheet = new Image();
   const view = { zoom: 1, x: 0.5, y: 0.5 };  // the point of the map in the middle of the canvas
   // Hues a golden angle apart, so that classes next to each other in the list differ most.
@@ -11,7 +11,9 @@
     ((x - view.x) * view.zoom * 0.94 + 0.5) * canvas.clientWidth,
     ((y - view.y) * view.zoom * 0.94 + 0.5) * canvas.clientHeight,
   ];
-  const side = () => 17 * Math.sqrt(view.zoom);
+  // Smaller where many points share little room.
+  const room = () => canvas.clientWidth * canvas.clientHeight / data.points.length;
+  const side = () => Math.min(17, 1.1 * Math.sqrt(room())) * Math.sqrt(view.zoom);
 
   function draw() {
     const ratio = window.devicePixelRatio || 1, chosen = Number(select.value), size = side();
@@ -81,10 +83,10 @@
     }
     show(held ? -1 : nearest(event.offsetX, event.offsetY), event.offsetX, event.offsetY);
   });
-  document.getElementById("zoom-in").addEventListener("click", () => zoom(1.5));
-  document.getElementById("zoom-out").addEventListener("click", () => zoom(1 / 1.5));
+  find(".zoom-in").addEventListener("click", () => zoom(1.5));
+  find(".zoom-out").addEventListener("click", () => zoom(1 / 1.5));
   for (const control of [select, pictures]) control.addEventListener("change", draw);
   window.addEventListener("resize", draw);
   sheet.addEventListener("load", draw);
   sheet.src = data.sheet;
-})();
+}
