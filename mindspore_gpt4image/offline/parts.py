@@ -25,7 +25,7 @@ PART_BATCHES = 16
 
 _BLOCK_ROWS = 4096
 _POLL_SECONDS = 0.2
-_OPEN_FILES = 64
+_OPEN_FILES = 8
 _NORM_TOLERANCE = 1e-3
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 
