@@ -61,6 +61,7 @@ class ModelConfig:
     projection: str = option("linear", "from image feature to text embedding", choices=("linear", "mlp"))
     image_size: int = option(224, "side of the square input in pixels", minimum=1)
     drop_path: float = option(0.0, "largest rate of stochastic depth (transformers and ConvNeXt)", minimum=0, below=1)
+    pretrained: Optional[str] = option(None, "checkpoint to start from (file, run or released name)")
 
 
 @dataclass
@@ -124,6 +125,12 @@ class AugmentConfig:
         1, "repeated augmentation: copies of an image, one after the other, in an epoch of unchanged length", minimum=1
     )
     interpolation: str = option("bilinear", "in training and evaluation", choices=("bilinear", "bicubic"))
+    erasing: float = option(0.0, "probability of filling a random box with noise", minimum=0, maximum=1)
+    mixup: float = option(0.0, "alpha of mixup; 0: off", minimum=0)
+    cutmix: float = option(0.0, "alpha of cutmix; 0: off", minimum=0)
+    mix_probability: float = option(1.0, "probability of mixing a batch where one is on", minimum=0, maximum=1)
+    mix_switch: float = option(0.5, "probability of cutmix where both are on", minimum=0, maximum=1)
+    mix_off_epoch: Optional[int] = option(None, "first epoch (from 0) that is not mixed; null: none", minimum=0)
     eval_resize: Optional[int] = option(
         None, "evaluation: shorter side before the centre crop of model.image_size; null: image_size / 0.875", minimum=1
     )
@@ -138,6 +145,17 @@ class Config:
     epochs: int = option(90, "epochs", minimum=1)
     batch_size: int = option(256, "images in a batch, on each rank", minimum=1)
     device: str = option("CPU", "where it runs", choices=("CPU", "GPU", "Ascend"))
+    amp: str = option(
+        "O0", "O0: float32; O2: float16 (on CPU only to try it, slow); bf16: Ascend", choices=("O0", "O2", "bf16")
+    )
+    loss_scale: Optional[float] = option(None, "fixed loss scale; null: dynamic with amp=O2, else none", minimum=1)
+    accumulate: int = option(1, "micro-batches of batch_size that make one step of the optimizer", minimum=1)
+    ema: Optional[float] = option(
+        None, "decay of a moving average of the weights, evaluated beside them; null: none", above=0, below=1
+    )
+    diagnostics: int = option(
+        0, "every how many steps to compare the gradients of labels and texts, and retrieval; 0: never", minimum=0
+    )
     clip_norm: Optional[float] = option(None, "largest global norm of the gradient; null: not clipped", above=0)
     data: DataConfig = option(DataConfig, "images, and the texts joined to them")
     model: ModelConfig = option(ModelConfig, "network")
@@ -372,6 +390,8 @@ def _conflicts(config: Any) -> Iterator[str]:
             f"augment.eval_resize={config.augment.eval_resize} is smaller than "
             f"model.image_size={config.model.image_size}"
         )
+    if config.amp == "bf16" and config.device != "Ascend":
+        yield f"amp=bf16 runs on Ascend only, not on device={config.device}; choose amp=O2 or O0"
     for key, length in (("augment.mean", 3), ("augment.std", 3), ("optimizer.betas", 2)):
         if len(OmegaConf.select(config, key)) != length:
             yield f"{key} must have {length} numbers"

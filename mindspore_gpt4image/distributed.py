@@ -87,4 +87,5 @@ def copy_from_rank_0(parameters: Sequence[Parameter]) -> None:
     flat = sum_over_ranks(flat if rank() == 0 else np.zeros_like(flat))
     parts = np.split(flat, np.cumsum([parameter.size for parameter in parameters])[:-1])
     for parameter, part in zip(parameters, parts):
-        parameter.set_data(Tensor(part.reshape(parameter.shape), parameter.dtype))
+        # Not by `set_data`, after which a compiled graph would go on with the old array.
+        ops.assign(parameter, Tensor(part.reshape(parameter.shape), parameter.dtype))

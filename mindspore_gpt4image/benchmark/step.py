@@ -78,7 +78,7 @@ def our_step(name: str, batch: int, side: int, alignment: str) -> Step:
     step = TrainStep(network, Preprocess(MEAN, STD), GPT4ImageLoss(alignment), optimizer)
     network.set_train(True)
     arrays = random_images(batch, side) + (() if is_baseline else random_texts(batch))
-    settings = Tensor(LEARNING_RATE, ms.float32), Tensor([0, 0], ms.int32), Tensor(0, ms.float32)
+    settings = Tensor(LEARNING_RATE, ms.float32), Tensor([0, 0], ms.int32), Tensor(0, ms.float32), Tensor(True)
     inputs = [*settings, *map(Tensor, arrays)]
     return lambda: step(*inputs).asnumpy()
 

@@ -32,11 +32,14 @@ class Network(nn.Cell):
         self.drop_path = drop_path
         self.num_features = classifier.in_channels
 
-    def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def feature(self, images: Tensor) -> Tensor:
+        """What classifier and projection share, [B, num_features]."""
         if self.drop_path is not None and self.training:
-            feature = self.backbone(images, self.drop_path(images.shape[0]))
-        else:
-            feature = self.backbone(images)
+            return self.backbone(images, self.drop_path(images.shape[0]))
+        return self.backbone(images)
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        feature = self.feature(images)
         return self.classifier(feature), self.projection(feature)
 
 

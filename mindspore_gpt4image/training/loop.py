@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import sys
 import time
@@ -22,11 +23,14 @@ from mindspore_gpt4image.evaluation.on_ranks import predict_on_ranks
 from mindspore_gpt4image.files import write_json
 from mindspore_gpt4image.runs import CONFIG, METRICS, SUMMARY, read_metrics
 from mindspore_gpt4image.signals import StopRequest
+from mindspore_gpt4image.training.diagnostics import summarise, totals
+from mindspore_gpt4image.training.mixing import UNMIXED, draw_boxes
 from mindspore_gpt4image.training.resume import append_metrics, resume, save_best, save_last
 from mindspore_gpt4image.training.setup import Run, set_up
 
-# Steps in a row with a gradient that is not finite, after which a run gives up.
-MOST_SKIPPED_STEPS = 10
+# Steps in a row with a gradient that is not finite, after which a run gives up. A dynamic loss scale is down at 1 by
+# then.
+MOST_SKIPPED_STEPS = 20
 
 
 def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
@@ -73,10 +77,9 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
     """Take the steps that are left of the present epoch."""
     config, progress = run.config, run.progress
     rank, world_size = distributed.rank(), distributed.world_size()
-    order = epoch_order(
-        len(run.train_set), config.batch_size, config.seed, progress.epoch, rank, world_size, config.augment.repeats
-    )
-    # Of the network's own randomness. Neither epochs nor ranks may share it.
+    rows = config.batch_size * config.accumulate
+    order = epoch_order(len(run.train_set), rows, config.seed, progress.epoch, rank, world_size, config.augment.repeats)
+    # Of the network's own randomness and of mixing. Neither epochs nor ranks may share it.
     seed = int(np.random.SeedSequence([config.seed, progress.epoch, rank]).generate_state(1)[0] >> 1)
     broken = set(progress.broken)
     batches = train_batches(
@@ -86,20 +89,16 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
         config.batch_size,
         epoch_seed(config.seed, progress.epoch, rank, world_size),
         config.data.workers,
-        first_step=progress.step,
+        first_step=progress.step * config.accumulate,
         columns=run.texts.columns if run.texts else (),
         broken=broken if config.data.skip_broken else None,
     )
     run.network.set_train(True)
     started = time.perf_counter()
-    for pixels, positions, *columns in batches:
-        labels = run.train_set.labels[positions]
-        targets = run.texts.batch(positions, rank, *columns) if run.texts else ()
-        inputs = [Tensor(array) for array in (pixels, labels, *targets)]
+    batches = enumerate(batches, start=progress.step * config.accumulate)
+    while micro_batches := list(itertools.islice(batches, config.accumulate)):
         lr = run.learning_rate
-        random_state = Tensor([seed, progress.step], ms.int32)
-        asked_to_stop = Tensor(stop.signum is not None, ms.float32)
-        result = run.step(Tensor(lr, ms.float32), random_state, asked_to_stop, *inputs).asnumpy()
+        result = take_step(run, [step_inputs(run, seed, number, *batch) for number, batch in micro_batches], lr, stop)
         now = time.perf_counter()
         progress.add_step(result, now - started)
         started = now
@@ -121,23 +120,61 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
     progress.broken = on_any_rank(broken, len(run.train_set))
 
 
+def step_inputs(
+    run: Run, seed: int, number: int, pixels: np.ndarray, positions: np.ndarray, *columns: np.ndarray
+) -> list[Tensor | None]:
+    """What `TrainStep` and `Diagnostics` take of one micro-batch, from `random_state` on.
+
+    Args:
+        seed: of this epoch and rank.
+        number: of the micro-batch in the epoch.
+        pixels, positions, columns: from `train_batches`.
+    """
+    config, random = run.config, np.random.default_rng([seed, number])
+    text_emb, text_id = run.texts.batch(positions, distributed.rank(), *columns) if run.texts else (None, None)
+    mix = boxes = None
+    if run.mixing is not None:
+        off = config.augment.mix_off_epoch
+        is_off = off is not None and run.progress.epoch >= off
+        mix = UNMIXED if is_off else run.mixing.draw(random, config.model.image_size)
+    if config.augment.erasing > 0:
+        boxes = draw_boxes(random, len(positions), config.model.image_size, config.augment.erasing)
+    random_state = np.array([seed, number], np.int32)
+    arrays = (random_state, pixels, run.train_set.labels[positions], text_emb, text_id, mix, boxes)
+    return [None if array is None else Tensor(array) for array in arrays]
+
+
+def take_step(run: Run, micro_batches: list[list[Tensor | None]], lr: float, stop: StopRequest) -> np.ndarray:
+    """One step of the optimizer; returns what `TrainStep` does, losses and right answers averaged."""
+    progress, every = run.progress, run.config.diagnostics
+    if run.diagnostics is not None and (progress.epoch * run.steps_per_epoch + progress.step) % every == 0:
+        sums = run.diagnostics(*micro_batches[0]).asnumpy()
+        progress.add_look(totals(sums, run.config.batch_size * distributed.world_size()))
+    results = []
+    for number, (random_state, *inputs) in enumerate(micro_batches, start=1):
+        is_last = number == len(micro_batches)
+        asked_to_stop = Tensor(is_last and stop.signum is not None, ms.float32)
+        flags = Tensor(lr, ms.float32), random_state, asked_to_stop, Tensor(is_last)
+        results.append(run.step(*flags, *inputs).asnumpy())
+    return np.array([*np.mean(results, axis=0)[:3], *results[-1][3:]])
+
+
 def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
     """Evaluate on the validation split, record the epoch, save the checkpoints."""
     config, progress = run.config, run.progress
     started = time.perf_counter()
     run.classify.set_train(False)
     # Each rank has BatchNorm statistics of its own; those of rank 0 are evaluated and saved.
-    copy_from_rank_0(run.step.statistics)
-    predictions = predict_on_ranks(
-        run.classify.on_arrays, run.val_set, run.model.transform, config.batch_size, config.data.workers
-    )
+    copy_from_rank_0([*run.step.statistics, *run.step.averaged_statistics])
+    run.step.keep_statistics()
+    results = evaluate_epoch(run)
     metrics = {
         "epoch": progress.epoch + 1,
         "lr": float(run.step.optimizer.learning_rate.asnumpy()),
         **{f"train_{name}": value for name, value in progress.means(config.batch_size).items()},
-        "val_ce": predictions.cross_entropy,
-        "val_top1": predictions.accuracy(1),
-        "val_top5": predictions.accuracy(5),
+        **summarise(progress.looks),
+        **results,
+        **({} if run.step.loss_scaler is None else {"loss_scale": float(run.step.loss_scaler.scale_value.asnumpy())}),
         "skipped_steps": progress.skipped,
         "broken_images": len(progress.broken),
         "images_per_second": progress.step * run.global_batch / progress.train_seconds,
@@ -156,6 +193,30 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
     save_last(run)
 
 
+def evaluate_epoch(run: Run) -> dict[str, float]:
+    """Cross-entropy, top-1 and top-5 on the validation split, of the weights and of their moving average if there is
+    one (`…_ema`).
+    """
+
+    def evaluate(suffix: str) -> dict[str, float]:
+        config = run.config
+        predictions = predict_on_ranks(
+            run.classify.on_arrays, run.val_set, run.model.transform, config.batch_size, config.data.workers
+        )
+        return {
+            f"val_ce{suffix}": predictions.cross_entropy,
+            f"val_top1{suffix}": predictions.accuracy(1),
+            f"val_top5{suffix}": predictions.accuracy(5),
+        }
+
+    results = evaluate("")
+    if run.config.ema is not None:
+        run.step.swap_averages()
+        results.update(evaluate("_ema"))
+        run.step.swap_averages()
+    return results
+
+
 def write_summary(run: Run) -> dict[str, Any]:
     """Write `summary.json`: the last epoch's results, the best epoch's marked as selected on the validation split."""
     if not run.is_main:
@@ -169,6 +230,7 @@ def write_summary(run: Run) -> dict[str, Any]:
         "best_top1": run.progress.best_top1,
         "best_epoch": run.progress.best_epoch,
         "best_is_selected_on": run.val_set.split,
+        **{f"{name}_ema": last[f"val_{name}_ema"] for name in ("top1", "top5") if f"val_{name}_ema" in last},
         "ce": last["train_ce"],
         "align": last["train_align"],
         "epochs": run.progress.epoch,

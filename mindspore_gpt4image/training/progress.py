@@ -21,6 +21,7 @@ class Progress:
         sums: over the present epoch: cross-entropy and alignment of the steps taken, right answers, steps taken.
         skipped: steps of the present epoch that were not taken, since their gradient was not finite.
         skipped_in_a_row: such steps since the last good one.
+        looks: `diagnostics.totals` of the present epoch, added up.
         last_losses: cross-entropy and alignment of the last good step.
         broken: positions of training images that could not be decoded and are left out, on any rank.
         best_top1, best_epoch: of the validation split.
@@ -34,6 +35,7 @@ class Progress:
     epoch: int = 0
     step: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * 4)
+    looks: list[float] = field(default_factory=lambda: [0.0] * 6)
     skipped: int = 0
     skipped_in_a_row: int = 0
     last_losses: list[float] = field(default_factory=lambda: [0.0] * 2)
@@ -44,7 +46,7 @@ class Progress:
     train_seconds: float = 0.0
 
     def add_step(self, result: np.ndarray, seconds: float) -> None:
-        """Count one step by what `TrainStep` returned."""
+        """Count one step by what `TrainStep` returned, the mean over its micro-batches (but `taken` is the last's)."""
         ce, align, correct, taken, _ = (float(value) for value in result)
         self.step += 1
         self.seconds += seconds
@@ -55,6 +57,10 @@ class Progress:
         else:
             self.skipped += 1
             self.skipped_in_a_row += 1
+
+    def add_look(self, totals: np.ndarray) -> None:
+        """Count what `Diagnostics` saw once."""
+        self.looks = [total + float(value) for total, value in zip(self.looks, totals)]
 
     def means(self, batch_size: int) -> dict[str, float]:
         """Cross-entropy, alignment and top-1 (percent) over the steps taken in the present epoch.
@@ -68,7 +74,8 @@ class Progress:
     def next_epoch(self) -> None:
         """Start counting the next epoch."""
         self.epoch += 1
-        self.step, self.skipped, self.sums, self.train_seconds = 0, 0, [0.0] * 4, 0.0
+        self.step, self.skipped, self.train_seconds = 0, 0, 0.0
+        self.sums, self.looks = [0.0] * 4, [0.0] * 6
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

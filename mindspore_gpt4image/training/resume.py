@@ -28,10 +28,11 @@ def save_last(run: Run) -> None:
 
 
 def save_best(run: Run) -> None:
-    """Write `best.ckpt`: the network alone."""
+    """Write `best.ckpt`: the network and its moving average, without moments."""
     if not run.is_main:
         return
-    save_checkpoint(run.folder / BEST, run.network, run.model, run.progress.to_dict())
+    averages = {parameter.name: parameter for parameter in run.step.ema}
+    save_checkpoint(run.folder / BEST, run.network, run.model, run.progress.to_dict(), averages)
 
 
 def resume(run: Run) -> None:

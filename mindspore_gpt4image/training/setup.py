@@ -24,7 +24,11 @@ from mindspore_gpt4image.sources.classes import read_classes
 from mindspore_gpt4image.sources.descriptions import file_sha256
 from mindspore_gpt4image.sources.formats import list_images, validation_split
 from mindspore_gpt4image.sources.image_set import ImageSet
+from mindspore_gpt4image.training.diagnostics import Diagnostics
+from mindspore_gpt4image.training.finetune import load_pretrained
+from mindspore_gpt4image.training.mixing import Mixing
 from mindspore_gpt4image.training.optimizer import create_optimizer
+from mindspore_gpt4image.training.precision import create_loss_scaler, use_mixed_precision
 from mindspore_gpt4image.training.progress import Progress
 from mindspore_gpt4image.training.schedule import learning_rate, scaled_lr
 from mindspore_gpt4image.training.step import TrainStep
@@ -32,7 +36,7 @@ from mindspore_gpt4image.training.step import TrainStep
 
 @dataclass
 class Run:
-    """Everything a run is made of. `texts` is None for a baseline."""
+    """Everything a run is made of. `texts` and `diagnostics` are None for a baseline, `mixing` where it is off."""
 
     config: Config
     train_set: ImageSet
@@ -44,6 +48,8 @@ class Run:
     step: TrainStep
     classify: Classify
     progress: Progress
+    mixing: Optional[Mixing]
+    diagnostics: Optional[Diagnostics]
 
     @property
     def folder(self) -> Path:
@@ -56,11 +62,13 @@ class Run:
 
     @property
     def global_batch(self) -> int:
-        return self.config.batch_size * distributed.world_size()
+        """Images a step."""
+        return self.config.batch_size * self.config.accumulate * distributed.world_size()
 
     @property
     def steps_per_epoch(self) -> int:
-        return steps_per_epoch(len(self.train_set), self.config.batch_size, distributed.world_size())
+        config = self.config
+        return steps_per_epoch(len(self.train_set), config.batch_size * config.accumulate, distributed.world_size())
 
     @property
     def learning_rate(self) -> float:
@@ -105,6 +113,10 @@ def set_up(config: Config) -> Run:
         image_size=model.crop,
         drop_path=config.model.drop_path,
     )
+    pretrained = config.model.pretrained
+    if pretrained is not None:
+        load_pretrained(network, model, pretrained)
+    use_mixed_precision(network, config.amp)
     optimizer = create_optimizer(
         network.trainable_params(),
         config.optimizer.name,
@@ -119,6 +131,16 @@ def set_up(config: Config) -> Run:
         config.loss.alignment, config.loss.weight, config.loss.temperature, config.loss.label_smoothing
     )
     preprocess = Preprocess(model.mean, model.std)
+    step = TrainStep(
+        network,
+        preprocess,
+        loss,
+        optimizer,
+        clip_norm=config.clip_norm,
+        accumulate=config.accumulate,
+        loss_scaler=create_loss_scaler(config.amp, config.loss_scale),
+        ema_decay=config.ema,
+    )
     run = Run(
         config,
         train_set,
@@ -127,7 +149,7 @@ def set_up(config: Config) -> Run:
         augmentation,
         model,
         network,
-        TrainStep(network, preprocess, loss, optimizer, config.clip_norm),
+        step,
         Classify(deployable(network), preprocess),
         Progress(
             to_dict(config),
@@ -136,6 +158,8 @@ def set_up(config: Config) -> Run:
             texts=made_from(texts) if texts else None,
             broken=broken,
         ),
+        describe_mixing(config),
+        Diagnostics(step) if texts and config.diagnostics else None,
     )
     run.steps_per_epoch  # noqa: B018 (too few images for one batch are found here, not in the first epoch)
     return run
@@ -194,3 +218,11 @@ def describe_augmentation(config: Config) -> Augmentation:
         interpolation=augment.interpolation,
         rand_augment=rand_augment,
     )
+
+
+def describe_mixing(config: Config) -> Optional[Mixing]:
+    """Mixup and cutmix; None where both are off."""
+    augment = config.augment
+    if augment.mixup == augment.cutmix == 0:
+        return None
+    return Mixing(augment.mixup, augment.cutmix, augment.mix_probability, augment.mix_switch)

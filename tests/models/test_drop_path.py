@@ -19,7 +19,7 @@ def murmur3(bits):
 
 
 def twin(seed, step, rate, blocks, branches, batch):
-    key = murmur3(murmur3(np.array([seed])) + np.uint32(step))
+    key = murmur3(murmur3(murmur3(np.array([seed])) + np.uint32(step)))  # + 0, the stream of drop path
     uniform = (murmur3(murmur3(np.arange(blocks * branches * batch)) + key) >> 8) / 2**24
     rates = np.linspace(0, rate, blocks).reshape(-1, 1, 1)
     return (uniform.reshape(blocks, branches, batch) >= rates) / (1 - rates)

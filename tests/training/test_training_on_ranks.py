@@ -15,8 +15,8 @@ from tiny_data import make_data_set, overrides
 from mindspore_gpt4image.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
-# One step an epoch on the joined batch of 24, so that the lines of metrics.jsonl are the steps. A transformer without
-# BatchNorm, whose statistics are those of a rank, and pixels without randomness, which a rank draws for itself.
+# One step an epoch on the joined batch of 2 x 12, so that the lines of metrics.jsonl are the steps. A transformer, as
+# BatchNorm's statistics are those of a rank, and pixels without randomness, which a rank draws for itself.
 STEPS = {
     "epochs": 4,
     "model__name": "deit_tiny",
@@ -25,7 +25,14 @@ STEPS = {
     "augment__crop": "none",
     "augment__flip": 0,
     "optimizer__lr": 0.0003,
+    "accumulate": 2,
+    "ema": 0.5,
+    "diagnostics": 1,
 }
+NAMES = (
+    *("train_ce", "train_align", "train_top1", "val_ce", "val_top1", "val_ce_ema"),
+    *("batch_r_at_1", "ce_gradient", "align_gradient", "gradient_cosine"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +76,7 @@ def one_process(config, options):
 
 def losses(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [[line[name] for name in ("train_ce", "train_align", "train_top1", "val_ce", "val_top1")] for line in lines]
+    return [[line[name] for name in NAMES] for line in lines]
 
 
 def pids(folder, ranks):
@@ -102,14 +109,14 @@ def assert_gone(processes):
 def joined(data, config, tmp_path_factory):
     """The losses of one process with the joined batch."""
     folder = tmp_path_factory.mktemp("joined") / "run"
-    one_process(config, overrides(data, folder, **STEPS, batch_size=24))
+    one_process(config, overrides(data, folder, **STEPS, batch_size=12))
     return losses(folder)
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_ranks_give_the_losses_of_one_process_step_by_step(data, config, joined, tmp_path, ranks):
     """Within 1e-5 of each loss: float32 sums in another order, through four updates."""
-    finish(launcher(ranks, config, overrides(data, tmp_path / "run", **STEPS, batch_size=24 // ranks)))
+    finish(launcher(ranks, config, overrides(data, tmp_path / "run", **STEPS, batch_size=12 // ranks)))
     for step, (ours, reference) in enumerate(zip(losses(tmp_path / "run"), joined)):
         assert ours == pytest.approx(reference, rel=1e-5), f"step {step}"
     assert len(joined) == 4
