@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-offline = ["torch>=2.4", "transformers>=4.56", "sentencepiece", "protobuf"]
+offline = ["torch>=2.6", "transformers>=4.56", "sentencepiece", "protobuf", "openai>=1.98", "tenacity>=8.2"]
 # numpy is named again: onnx's newest ml_dtypes would take 2.x, beside which MindSpore fails to import.
 onnx = ["onnx>=1.16", "onnxruntime>=1.18", "numpy<2"]
 report = ["jinja2>=3.1", "markdown-it-py>=3", "matplotlib>=3.8", "scikit-learn>=1.3", "scipy>=1.11"]
@@ -39,6 +39,6 @@ setup(
         "onnx": onnx,
         "report": report,
         "quickstart": quickstart,
-        "test": [*quickstart, *onnx, "pytest>=8", "ruff"],
+        "test": [*quickstart, *onnx, "transformers[serving]", "pytest>=8", "ruff"],
     },
 )

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 from blocked import MINDSPORE, TORCH, blocking
+from PIL import Image
+from tiny_describers import write_llava
 
+from mindspore_gpt4image.sources.descriptions import read_descriptions
+
+DESCRIBE = Path(__file__).parents[1] / "tools" / "describe.py"
 PACKAGE = Path(__file__).parents[1] / "mindspore_gpt4image"
 
 
@@ -52,3 +57,33 @@ def test_sources_need_numpy_and_pillow_alone():
 @pytest.mark.parametrize("blocked", [TORCH, MINDSPORE])
 def test_the_block_blocks(blocked):
     assert import_without(blocked, [blocked[0]]).returncode != 0
+
+
+def describe_without(blocked, root, *arguments):
+    """Run tools/describe.py on two images; returns the texts by id."""
+    folder = root / "train" / "a"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        Image.new("RGB", (20, 20), (100 * number, 0, 0)).save(folder / f"{number}.png")
+    output = root / "descriptions.jsonl"
+    command = [DESCRIBE, "--data", root, "--output", output, "--text", "short", *arguments]
+    code = f"""{blocking(blocked)}
+import runpy
+sys.argv = {[*map(str, command)]!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return read_descriptions(output, "short")
+
+
+def test_describing_runs_without_mindspore(tmp_path):
+    model = write_llava(tmp_path / "llava")
+    texts = describe_without(MINDSPORE, tmp_path / "data", "--model", model, "--max-tokens", 4)
+    assert sorted(texts) == ["train/a/0.png", "train/a/1.png"]
+
+
+def test_descriptions_are_imported_without_either(tmp_path):
+    (tmp_path / "texts.csv").write_text("image,caption\n0.png,black\n1.png,red\n")
+    texts = describe_without((*MINDSPORE, *TORCH), tmp_path / "data", "--import", tmp_path / "texts.csv")
+    assert texts == {"train/a/0.png": "black", "train/a/1.png": "red"}

@@ -62,7 +62,7 @@ def stream_rows(path: str | Path) -> Iterator[tuple[int, str, dict[str, str]]]:
     """Line number, id and stripped texts by key of each line; `UserError` as for `stream_texts`."""
     path, number = Path(path), 0
     for number, line in _lines(path):
-        yield number, *_parse(line, f"{path}, line {number}")
+        yield number, *parse_line(line, f"{path}, line {number}")
     if not number:
         raise UserError(f"{path}: holds no descriptions; expected one JSON object a line")
 
@@ -103,8 +103,12 @@ def _lines(path: Path):
                 yield number, line
 
 
-def _parse(line: bytes, where: str) -> tuple[str, dict[str, str]]:
-    """The id and the stripped texts of one line."""
+def parse_line(line: bytes, where: str) -> tuple[str, dict[str, str]]:
+    """The id and the stripped texts of one line.
+
+    Raises:
+        UserError: it is no description; the message begins with `where`.
+    """
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -118,9 +122,14 @@ def _parse(line: bytes, where: str) -> tuple[str, dict[str, str]]:
         raise UserError(f"{where}: has no \"id\" that is a string; give the image's path under the data set's root")
     texts = {key: row[key] for key in TEXTS if key in row}
     for key, text in texts.items():
-        if not isinstance(text, str) or not _is_unicode(text) or not any(map(_is_visible, text)):
+        if not is_text(text):
             raise UserError(f"{where}: id {id!r}: {key!r} is not a text; leave the key out where there is none")
     return id, {key: text.strip() for key, text in texts.items()}
+
+
+def is_text(value: object) -> bool:
+    """Whether a value can be a description: a string of characters of which some can be seen."""
+    return isinstance(value, str) and _is_unicode(value) and any(map(_is_visible, value))
 
 
 def _is_unicode(text: str) -> bool:
