@@ -72,7 +72,11 @@ def comparisons(quick: bool) -> Iterator[Comparison]:
 
     Quick: fewer images and runs.
     """
-    count, runs = (768, 5) if quick else (2048, 11)
+    return measured(*((768, 5) if quick else (2048, 11)))
+
+
+def measured(count: int, runs: int) -> Iterator[Comparison]:
+    """The rows of `comparisons` on `count` images."""
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary, "pictures")
         write_pictures(root, count)

@@ -21,6 +21,7 @@ ROWS = 256
 PROCESSES = 4
 # Rows that each process reads before its memory is looked at: those of this many batches.
 _BATCHES = 40
+_BLOCK = 65_536
 
 _OUR_PROCESS = """
 from mindspore_gpt4image.data.store import EmbeddingStore
@@ -56,9 +57,13 @@ def comparisons(quick: bool) -> Iterator[Comparison]:
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError("benchmark store: compares with PyTorch, which is not installed; pip install torch")
+    return measured(*((131_072, 7) if quick else (1_281_167, 15)))
+
+
+def measured(count: int, runs: int) -> Iterator[Comparison]:
+    """The rows of `comparisons` for `count` texts."""
     import torch
 
-    count, runs = (131_072, 7) if quick else (1_281_167, 15)
     with tempfile.TemporaryDirectory() as temporary:
         path, matrix_file = Path(temporary, "short.mindrecord"), Path(temporary, "short.pt")
         _write(path, matrix_file, count)
@@ -85,9 +90,10 @@ def _write(path: Path, matrix_file: Path, count: int) -> None:
     import torch
 
     random = np.random.default_rng(0)
-    matrix = random.standard_normal((count, DIM), np.float32)
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    matrix = matrix.astype(np.float16)
+    matrix = np.empty((count, DIM), np.float16)
+    for start in range(0, count, _BLOCK):
+        rows = random.standard_normal((min(_BLOCK, count - start), DIM), np.float32)
+        matrix[start : start + _BLOCK] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     ids = [f"train/n{number // 1300:08d}/n{number // 1300:08d}_{number}.JPEG" for number in range(count)]
     made_from = {"encoder": "random", "text": "short", "truncated": 0, "descriptions_sha256": "0" * 64}
     write_store(path, ids, range(count), matrix, made_from)

@@ -1,8 +1,9 @@
 """What happens to a training image before it reaches the graph.
 
-MindData starts every random operator of a pipeline from one seed: a crop at a random place and a flip, which take
-equally many numbers, agree. So of MindData's random operators there is one, the random-resized crop; all other numbers
-are drawn here.
+MindData starts every random operator of a pipeline from one seed. A padded crop and a flip, which take two numbers an
+image each, then agree for good; a random-resized crop takes six and more, and agrees with a flip on the first image
+alone, which `train_batches` throws away. So these two are MindData's, and whatever else is random draws from generators
+of ours.
 """
 
 from __future__ import annotations
@@ -39,16 +40,19 @@ class Augmentation:
         size = (self.image_size, self.image_size)
         filter = _FILTERS[self.interpolation]
         if self.crop == "random_resized":
-            return [vision.RandomCropDecodeResize(size, scale=(self.min_area, 1.0), interpolation=filter)]
-        operators = [vision.Decode(), vision.Resize(size, filter)]
+            operators = [vision.RandomCropDecodeResize(size, scale=(self.min_area, 1.0), interpolation=filter)]
+        else:
+            operators = [vision.Decode(), vision.Resize(size, filter)]
         if self.crop == "padded":
             operators.append(vision.Pad(self.padding, self.fill))
+        if self.flip > 0:
+            operators.append(vision.RandomHorizontalFlip(self.flip))
         return operators
 
     def finish(
         self, batches: Iterator[tuple[np.ndarray, ...]], seed: int, rows: int, first: int, threads: int
     ) -> Iterator[tuple[np.ndarray, ...]]:
-        """Shift, flip, colour and RandAugment batches of `operators`' pixels, to uint8 [B, image_size, image_size, 3].
+        """Shift, colour and RandAugment batches of `operators`' pixels, to uint8 [B, image_size, image_size, 3].
 
         Args:
             batches: (pixels, further columns).
@@ -56,28 +60,19 @@ class Augmentation:
             rows: in the pipeline.
             first: number of the first row in `batches`.
         """
-        batches = self._place(batches, seed, rows, first)
+        if self.crop == "padded":
+            batches = self._shift(batches, seed, rows, first)
         if self.color_jitter > 0 or self.rand_augment is not None:
             batches = augment_batches(batches, self._recolour, seed, threads, first)
         return batches
 
-    def _place(self, batches: Iterator, seed: int, rows: int, first: int) -> Iterator[tuple[np.ndarray, ...]]:
-        random = np.random.default_rng(seed)
-        flips = random.random(rows) < self.flip
-        corners = random.integers(0, 2 * self.padding, (rows, 2), endpoint=True)
+    def _shift(self, batches: Iterator, seed: int, rows: int, first: int) -> Iterator[tuple[np.ndarray, ...]]:
+        corners = np.random.default_rng(seed).integers(0, 2 * self.padding, (rows, 2), endpoint=True)
         size = self.image_size
-        # A picture's bytes in the order of its mirror image, which NumPy would reverse three bytes at a time.
-        mirror = np.arange(3 * size).reshape(size, 3)[::-1].ravel()
         for pixels, *columns in batches:
-            numbers = range(first, first + len(pixels))
-            if self.crop == "padded":
-                corner = zip(pixels, corners[numbers])
-                pixels = np.stack([image[y : y + size, x : x + size] for image, (y, x) in corner])
-            lines = pixels.reshape(len(pixels), size, 3 * size)
-            for row in np.flatnonzero(flips[numbers]):
-                lines[row] = lines[row].take(mirror, axis=1)
+            corner = zip(pixels, corners[first : first + len(pixels)])
             first += len(pixels)
-            yield (pixels, *columns)
+            yield (np.stack([image[y : y + size, x : x + size] for image, (y, x) in corner]), *columns)
 
     def _recolour(self, pixels: np.ndarray, random: np.random.Generator) -> np.ndarray:
         if self.color_jitter > 0:

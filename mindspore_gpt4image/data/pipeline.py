@@ -160,25 +160,26 @@ def _segment(
     ds.config.set_seed(seed)
     threads = min(workers, os.cpu_count() or 1, _WORKERS)
     names = ["image", "position", *columns]
-    if isinstance(images.reader, PackedImages):
-        dataset = ds.MindDataset(
-            [str(file) for file in images.reader.files],
-            names,
-            num_parallel_workers=threads,
-            sampler=ds.SubsetSampler(order.tolist()),
-        )
-    else:
-        dataset = ds.GeneratorDataset(
-            _EncodedImages(images, order, threads),
-            names,
-            shuffle=False,
-            num_parallel_workers=1,
-            python_multiprocessing=False,
-        )
+    # The first numbers of each worker's operators are the same ones; they go to images that are thrown away.
+    dataset = _source(images, order[:threads], names, threads) + _source(images, order, names, threads)
     dataset = dataset.map(augmentation.operators(), "image", num_parallel_workers=threads).project(names)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
+    dataset = dataset.skip(threads).batch(batch_size, drop_remainder=True)
     batches = islice(dataset.create_tuple_iterator(num_epochs=1, output_numpy=True), skip, None)
     return augmentation.finish(batches, seed, len(order), skip * batch_size, threads)
+
+
+def _source(images: ImageSet, order: np.ndarray, names: list[str], threads: int) -> ds.Dataset:
+    """Encoded images in order, with the other columns in `names`: from shards by MindData alone, else through us."""
+    if isinstance(images.reader, PackedImages):
+        files = [str(file) for file in images.reader.files]
+        return ds.MindDataset(files, names, num_parallel_workers=threads, sampler=ds.SubsetSampler(order.tolist()))
+    return ds.GeneratorDataset(
+        _EncodedImages(images, order, threads),
+        names,
+        shuffle=False,
+        num_parallel_workers=1,
+        python_multiprocessing=False,
+    )
 
 
 class _EncodedImages:

@@ -109,12 +109,12 @@ def list_packed(root: str | Path, split: str, classes: Sequence[str] | None = No
         raise UserError(f"{root}: there is no split {split!r}; splits there: {', '.join(pack['splits'])}")
     files = [root / split / name for name in pack["splits"][split]["shards"]]
     ids: list[str] = []
-    rows: list[tuple[int, ...]] = []
+    tables = []
     for shard, file in enumerate(files):
-        for id, label, checksum, offset, length in read_index(file):
-            ids.append(id)
-            rows.append((label, shard, offset, length, checksum))
-    table = np.array(rows, np.int64).reshape(-1, 5)
+        names, table = read_index(file)
+        ids += names
+        tables.append(np.insert(table, 1, shard, axis=1))
+    table = np.concatenate(tables)
     if len(ids) != pack["splits"][split]["images"]:
         raise UserError(
             f"{root / split}: holds {len(ids)} images, and {PACK} says {pack['splits'][split]['images']}; pack again"
@@ -134,8 +134,8 @@ def list_packed(root: str | Path, split: str, classes: Sequence[str] | None = No
     )
 
 
-def read_index(file: Path) -> list[tuple[str, int, int, int, int]]:
-    """Of each row of a shard: id, label, checksum of the image, its offset in the file and its length.
+def read_index(file: Path) -> tuple[list[str], np.ndarray]:
+    """Of each row of a shard its id, and int64 [n, 4]: label, offset of the image in the file, its length and checksum.
 
     Raises:
         UserError: the shard or its index is missing or damaged.
@@ -150,11 +150,10 @@ def read_index(file: Path) -> list[tuple[str, int, int, int, int]]:
             before = _bytes_before_image(header, shard, rows)
     except (OSError, ValueError, LookupError, sqlite3.Error) as error:
         raise UserError(f"{file}: it or its .db is missing or damaged ({error}); delete both and pack again") from error
-    start, page = header["header_size"] + before, header["page_size"]
-    return [
-        (id, label, checksum, start + page_id * page + offset, end - offset - before)
-        for id, label, checksum, page_id, offset, end in rows
-    ]
+    ids, *numbers = zip(*rows)
+    labels, checksums, pages, offsets, ends = np.array(numbers, np.int64)
+    starts = header["header_size"] + pages * header["page_size"] + offsets + before
+    return list(ids), np.stack([labels, starts, ends - offsets - before, checksums], axis=1)
 
 
 def _bytes_before_image(header: dict[str, Any], shard: io.BufferedReader, rows: list[tuple]) -> int:
