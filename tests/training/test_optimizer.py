@@ -6,7 +6,10 @@ import pytest
 import torch
 from mindspore import Parameter, Tensor
 
-from mindspore_gpt4image.models import create_network
+from mindspore_gpt4image.models.convnext import ConvNeXt
+from mindspore_gpt4image.models.network import Network, linear_projection
+from mindspore_gpt4image.models.resnet import BasicBlock, ResNet
+from mindspore_gpt4image.models.vit import VisionTransformer
 from mindspore_gpt4image.training.optimizer import create_optimizer, decay_groups
 
 SHAPES = {"backbone.conv.weight": (3, 2), "backbone.norm.gamma": (3,)}
@@ -57,12 +60,32 @@ def test_updates_equal_pytorch_s_under_a_changing_learning_rate(name, options, p
         )
 
 
-def test_vectors_and_embeddings_are_spared():
-    network = create_network("deit_tiny", 10, text_dim=8, image_size=32)
-    decayed, spared = decay_groups(network.trainable_params(), 0.05, decay_norm_and_bias=False)
-    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
-    names = {parameter.name for parameter in spared["params"]}
-    assert {"backbone.pos_embed", "backbone.cls_token", "classifier.bias"} <= names
-    assert all(parameter.ndim >= 2 and "embed" not in parameter.name.split(".")[-1] for parameter in decayed["params"])
-    assert "projection.weight" in {parameter.name for parameter in decayed["params"]}
-    assert len(decayed["params"]) + len(spared["params"]) == len(network.trainable_params())
+def by_decay(network, decay_norm_and_bias):
+    groups = decay_groups(network.trainable_params(), 0.05, decay_norm_and_bias)
+    return {group["weight_decay"]: [parameter.name for parameter in group["params"]] for group in groups}
+
+
+def create(backbone):
+    return Network(backbone, backbone.make_classifier(3), linear_projection(backbone.num_features, 8, True), None)
+
+
+def test_deit_spares_biases_norms_position_and_class_token():
+    names = by_decay(create(VisionTransformer(32, dim=8, heads=2, depth=2)), decay_norm_and_bias=False)
+    assert len(names[0.05]) == 1 + 2 * 4 + 2  # patches; qkv, proj, fc1 and fc2 of each block; classifier, projection
+    assert all(name.endswith(".weight") for name in names[0.05])
+    assert {"backbone.pos_embed", "backbone.cls_token", "classifier.bias"} <= set(names[0.0])
+    rest = {name.rsplit(".", 1)[-1] for name in names[0.0]}
+    assert rest == {"pos_embed", "cls_token", "bias", "gamma", "beta"}
+
+
+def test_convnext_spares_biases_norms_and_layer_scale():
+    names = by_decay(create(ConvNeXt((1, 2, 1, 1), (4, 4, 4, 4))), decay_norm_and_bias=False)
+    assert len(names[0.05]) == 4 + 5 * 3 + 2  # downsampling; three layers of each block; classifier, projection
+    assert all(name.endswith(".weight") for name in names[0.05])
+    assert len([name for name in names[0.0] if name.split(".")[-1] == "gamma"]) >= 5 + 5 + 4
+    assert "backbone.stages.1.1.gamma" in names[0.0]
+
+
+def test_resnet_decays_everything():
+    network = create(ResNet(BasicBlock, (1, 1, 1, 1), width=4))
+    assert by_decay(network, decay_norm_and_bias=True) == {0.05: [p.name for p in network.trainable_params()]}
