@@ -167,7 +167,9 @@ def augment_batches(
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Augment the pixels of (pixels uint8 [B, H, W, 3], further columns), a batch ahead, in threads.
 
-    Row n has a generator of its own, from (seed, n) alone; `first` is the number of the first.
+    Row n has a generator of its own, from (seed, n) alone; `first` is the number of the first. RandAugment as in the
+    recipes takes 2 ms of CPU time an image of 224x224, most of it in bicubic transforms, during which Pillow lets other
+    threads run.
     """
 
     def row(pixels: np.ndarray, number: int) -> np.ndarray:
