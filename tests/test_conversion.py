@@ -122,13 +122,30 @@ def test_there_and_back(family, layout):
         assert np.array_equal(back[parameter.name], parameter.asnumpy()), parameter.name
 
 
-@pytest.mark.parametrize(("family", "layout"), [("resnet", "transformers"), ("convnext", "transformers")])
-def test_pytorch_takes_what_is_written(family, layout):
-    model = resnet([1, 2, 1, 1], 8) if family == "resnet" else convnext([1, 2, 1, 1], [8, 12, 16, 24])
-    written = {name: torch.from_numpy(value) for name, value in to_pytorch(tiny(family), layout).items()}
+@pytest.mark.parametrize(
+    ("family", "layout"), [("resnet", "transformers"), ("convnext", "transformers"), ("vit", "transformers5")]
+)
+def test_pytorch_takes_what_is_written_and_gives_the_same_logits(family, layout):
+    model = {
+        "resnet": lambda: resnet([1, 2, 1, 1], 8),
+        "convnext": lambda: convnext([1, 2, 1, 1], [8, 12, 16, 24]),
+        "vit": lambda: vit(64, dim=24, heads=2, depth=2),
+    }[family]().eval()
+    net, random = tiny(family), np.random.default_rng(1)
+    for name, parameter in net.parameters_dict().items():
+        around = 1.0 if name.endswith((".gamma", "moving_variance")) else 0.0
+        spread = 0.3 if parameter.ndim == 1 else np.prod(parameter.shape[1:]) ** -0.5
+        values = around + spread * random.uniform(-1, 1, parameter.shape)
+        parameter.set_data(Tensor(values.astype(np.float32)))
+    written = {name: torch.from_numpy(value) for name, value in to_pytorch(net, layout).items()}
     keys = model.load_state_dict(written, strict=False)
     assert keys.unexpected_keys == []
     assert all(name.endswith("num_batches_tracked") for name in keys.missing_keys)
+    images = random.standard_normal((2, 3, 64, 64)).astype(np.float32)
+    with torch.no_grad():
+        theirs = model(torch.from_numpy(images)).logits.numpy()
+    ours = deployable(net).set_train(False)(Tensor(images)).asnumpy()
+    assert np.abs(ours - theirs).max() < 1e-5 * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize(
