@@ -29,7 +29,7 @@ from mindspore_gpt4image.signals import SIGNALS
 TOOLS = Path(__file__).parents[1] / "tools"
 LOG = "log.txt"
 # What a grid file may hold, and what is read where it is left out.
-KEYS = {"config": None, "output": None, "seeds": None, "split": "val", "reference": None}
+KEYS = {"config": None, "output": None, "seeds": None, "split": "val", "reference": None, "ranks": 1}
 SECTIONS = ("options", "arms", "grid")
 _PR_SET_PDEATHSIG = 1
 
@@ -94,6 +94,7 @@ class Grid:
         reference: name of the arm that the others are compared with.
         axes: dotted keys of the product and their values.
         runs: seed by seed, so that a grid that is stopped early has pairs to show.
+        ranks: processes of this machine that train one run together.
     """
 
     path: Path
@@ -104,14 +105,15 @@ class Grid:
     arms: tuple[Arm, ...]
     axes: Mapping[str, Sequence[Any]]
     runs: tuple[PlannedRun, ...]
+    ranks: int
 
 
 def read_grid(path: str | Path) -> Grid:
     """Read a grid file and check every run it asks for.
 
     The file holds `config` (relative to it) and `output`, `seeds`, `split` (default: val), `options` (what all runs
-    change in the config), `arms` (name to options), `grid` (option to values, of which all combinations are run) and
-    `reference` (an arm; default: the first one).
+    change in the config), `arms` (name to options), `grid` (option to values, of which all combinations are run),
+    `reference` (an arm; default: the first one) and `ranks` (default: 1).
 
     Raises:
         UserError: unreadable file, or unknown keys, wrong values and impossible combinations: all of them at once, each
@@ -145,6 +147,7 @@ def read_grid(path: str | Path) -> Grid:
         tuple(arms),
         {axis.key: axis.value for axis in axes},
         tuple(runs),
+        keys["ranks"],
     )
 
 
@@ -161,7 +164,7 @@ def run_grid(grid: Grid) -> list[Failure]:
             bar.set_postfix_str(run.name)
             if finished(run, grid.split) is None:
                 started = time.monotonic()
-                failure = _make(run, grid.split, child)
+                failure = _make(run, grid, child)
                 if failure:
                     failures.append(failure)
                     bar.write(f"{run.name}: failed: {failure.reason}")
@@ -233,13 +236,13 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _make(run: PlannedRun, split: str, child: _Child) -> Failure | None:
+def _make(run: PlannedRun, grid: Grid, child: _Child) -> Failure | None:
     """Train and evaluate one run."""
     log = run.folder / LOG
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         said_before = log.stat().st_size if log.exists() else 0
-        for command in _commands(run, split):
+        for command in _commands(run, grid.split, grid.ranks):
             status = child.run(command, log)
             if status:
                 return Failure(run, _reason(log, said_before, status), log)
@@ -250,9 +253,10 @@ def _make(run: PlannedRun, split: str, child: _Child) -> Failure | None:
     return None
 
 
-def _commands(run: PlannedRun, split: str) -> Iterator[list[str]]:
+def _commands(run: PlannedRun, split: str, ranks: int) -> Iterator[list[str]]:
     """Of training, and then of the evaluation, with the texts of the split where there are some."""
-    yield [sys.executable, str(TOOLS / "train.py"), *run.arguments]
+    launcher = ["-m", "mindspore_gpt4image.launch", "-n", str(ranks)]
+    yield [sys.executable, *(launcher if ranks > 1 else [str(TOOLS / "train.py")]), *run.arguments]
     embeddings = []
     if run.config.loss.alignment != "none":
         store = run.config.data.embeddings
@@ -306,6 +310,8 @@ def _faults_of_keys(keys: dict[str, Any]) -> Iterator[str]:
         yield "seeds is required: a list of whole numbers"
     elif len(set(seeds)) < len(seeds):
         yield f"seeds: one stands there twice: {seeds}"
+    if type(keys["ranks"]) is not int or keys["ranks"] < 1:
+        yield f"ranks: must be a whole number above 0, not {keys['ranks']}"
     if not isinstance(keys["split"], str):
         yield f"split: must be the name of a split, not {keys['split']}"
 

@@ -110,9 +110,9 @@ def test_same_logits_as_transformers_at_full_size(name):
 
 @pytest.mark.parametrize(
     ("family", "layout"),
-    [("resnet", layout) for layout in ("torchvision", "transformers")]
+    [("resnet", layout) for layout in ("torchvision", "timm", "transformers", "released")]
     + [("convnext", layout) for layout in ("official", "timm", "torchvision", "transformers")]
-    + [("vit", layout) for layout in ("timm", "torchvision", "transformers", "transformers5")],
+    + [("vit", layout) for layout in ("timm", "torchvision", "transformers", "transformers5", "released")],
 )
 def test_there_and_back(family, layout):
     net = tiny(family)
@@ -270,5 +270,7 @@ def test_mistakes(state, message):
 def test_networks_and_layouts_without_a_table():
     with pytest.raises(UserError, match="no table of names for MobileNetV2; ResNet, ConvNeXt and DeiT have one"):
         from_pytorch({}, create_network("mobilenet_v2_035_96", 10, projection="none"))
-    with pytest.raises(UserError, match="layout is 'timm'; this network has torchvision, transformers"):
-        to_pytorch(tiny("resnet"), "timm")
+    with pytest.raises(
+        UserError, match="layout is 'official'; this network has torchvision, timm, transformers, released"
+    ):
+        to_pytorch(tiny("resnet"), "official")

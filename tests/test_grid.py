@@ -110,6 +110,7 @@ def test_all_faults_are_told_at_once_and_once(write):
     ("text", "fault"),
     [
         ("", "arms or grid is required: what is to be compared"),
+        ("arms: {a: {}}\nranks: 0", "ranks: must be a whole number above 0, not 0"),
         ("arms: {a b: {}, a_b: {}}", "arms 'a b' and 'a_b' would have the same folder, rename one"),
         ("arms: {a: {}, a: {}}", ":5: arms.a stands here for the second time"),
         ("arms: {a: !!python/object:os.system {}}", "no valid YAML"),
@@ -210,13 +211,30 @@ def test_a_failed_run_is_told_with_its_reason(write):
     assert failure.log == Path("out/only/seed5/log.txt")
 
 
+def config_of(root, **more):
+    """A config file of a short aligned run."""
+    values = dict(text.split("=", 1) for text in overrides(root, "unused", **more))
+    values = {key: yaml.safe_load(value) for key, value in values.items() if key not in ("output", "seed")}
+    return yaml.safe_dump(values)
+
+
+@pytest.mark.slow
+def test_a_run_may_have_several_ranks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = make_data_set(tmp_path / "data")
+    (tmp_path / "base.yaml").write_text(config_of(root, epochs=1, batch_size=3))
+    (tmp_path / "grid.yaml").write_text(
+        "config: base.yaml\noutput: out\nseeds: [5]\nranks: 2\narms: {baseline: {loss.alignment: none}}\n"
+    )
+    assert run_grid(read_grid("grid.yaml")) == []
+    assert read_run("out/baseline/seed5", "val").summary["world_size"] == 2
+
+
 @pytest.mark.slow
 def test_a_grid_is_stopped_goes_on_and_skips_what_is_done(tmp_path):
     """Two arms that train and one that fails; SIGTERM in the first, SIGKILL later, then to the end."""
     root = make_data_set(tmp_path / "data")
-    values = dict(text.split("=", 1) for text in overrides(root, tmp_path / "unused", epochs=15))
-    values = {key: yaml.safe_load(value) for key, value in values.items() if key not in ("output", "seed")}
-    (tmp_path / "base.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "base.yaml").write_text(config_of(root, epochs=15))
     (tmp_path / "grid.yaml").write_text(
         f"config: base.yaml\noutput: {tmp_path / 'out'}\nseeds: [5]\nsplit: test\n"
         "arms: {baseline: {loss.alignment: none}, aligned: {}, broken: {data.embeddings: nowhere.mindrecord}}\n"
