@@ -161,25 +161,27 @@ def _segment(
     threads = min(workers, os.cpu_count() or 1, _WORKERS)
     names = ["image", "position", *columns]
     # The first numbers of each worker's operators are the same ones; they go to images that are thrown away.
-    dataset = _source(images, order[:threads], names, threads) + _source(images, order, names, threads)
+    first = order[:threads]
+    if isinstance(images.reader, PackedImages):
+        dataset = _shards(images.reader, first, names, threads) + _shards(images.reader, order, names, threads)
+    else:
+        dataset = ds.GeneratorDataset(
+            _EncodedImages(images, np.concatenate([first, order]), threads),
+            names,
+            shuffle=False,
+            num_parallel_workers=1,
+            python_multiprocessing=False,
+        )
     dataset = dataset.map(augmentation.operators(), "image", num_parallel_workers=threads).project(names)
     dataset = dataset.skip(threads).batch(batch_size, drop_remainder=True)
     batches = islice(dataset.create_tuple_iterator(num_epochs=1, output_numpy=True), skip, None)
     return augmentation.finish(batches, seed, len(order), skip * batch_size, threads)
 
 
-def _source(images: ImageSet, order: np.ndarray, names: list[str], threads: int) -> ds.Dataset:
-    """Encoded images in order, with the other columns in `names`: from shards by MindData alone, else through us."""
-    if isinstance(images.reader, PackedImages):
-        files = [str(file) for file in images.reader.files]
-        return ds.MindDataset(files, names, num_parallel_workers=threads, sampler=ds.SubsetSampler(order.tolist()))
-    return ds.GeneratorDataset(
-        _EncodedImages(images, order, threads),
-        names,
-        shuffle=False,
-        num_parallel_workers=1,
-        python_multiprocessing=False,
-    )
+def _shards(reader: PackedImages, order: np.ndarray, names: list[str], threads: int) -> ds.Dataset:
+    """What `_EncodedImages` gives, and further columns, read by MindData alone."""
+    files = [str(file) for file in reader.files]
+    return ds.MindDataset(files, names, num_parallel_workers=threads, sampler=ds.SubsetSampler(order.tolist()))
 
 
 class _EncodedImages:
