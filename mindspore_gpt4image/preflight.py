@@ -186,7 +186,7 @@ def _check_step(run: Run, report: Report) -> None:
     parameters = sum(parameter.size for parameter in run.network.trainable_params())
     report.note("network", f"{run.model.network}: {parameters:,} parameters{projection}")
 
-    run.train_set = _head(run.train_set, run.global_batch)
+    run.train_set = _head(run.train_set, run.global_batch, run.progress.broken)
     seconds = []
     with tqdm(disable=True) as bar:
         for _ in range(3):  # the second still sets things up
@@ -195,9 +195,11 @@ def _check_step(run: Run, report: Report) -> None:
             seconds.append(time.perf_counter() - started)
             losses = run.progress.means(config.batch_size)
             run.progress.next_epoch()
+            run.progress.epoch = 0
     text = f"cross-entropy {losses['ce']:.3f}" + (f", alignment {losses['align']:.3f}" if run.texts else "")
     report.note("step", f"compiled in {seconds[0]:.1f} s; then {run.global_batch / seconds[-1]:.1f} images/s, {text}")
-    if run.progress.skipped_in_a_row:
+    # A dynamic loss scale begins too high on purpose.
+    if run.progress.skipped_in_a_row and run.step.loss_scaler is None:
         report.fault("step", "the gradient is not finite; lower optimizer.lr or set clip_norm")
     run.classify.set_train(False)
     predict(run.classify.on_arrays, _head(run.val_set, config.batch_size), run.model.transform, config.batch_size, 1)
@@ -213,7 +215,10 @@ def _check_disk(run: Run, report: Report) -> None:
     (report.note if free > need else report.fault)("disk", text)
 
 
-def _head(images: ImageSet, count: int) -> ImageSet:
+def _head(images: ImageSet, count: int, broken: Sequence[int] = ()) -> ImageSet:
+    """The beginning of a set, with `count` images that are not broken if there are as many."""
+    good = np.setdiff1d(np.arange(len(images)), broken)[:count]
+    count = max(count, good[-1] + 1)
     return replace(images, ids=images.ids[:count], labels=images.labels[:count])
 
 

@@ -15,6 +15,7 @@ from mindspore_gpt4image import preflight
 from mindspore_gpt4image.config import load_config
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.preflight import Report, check
+from mindspore_gpt4image.sources.formats import list_images
 from mindspore_gpt4image.training.resume import save_last
 from mindspore_gpt4image.training.setup import set_up
 
@@ -90,12 +91,23 @@ def test_every_fault_is_told_at_once(spoilt, config_of):
         f"run: cannot be written, {spoilt}/descriptions.jsonl is no folder or not yours; choose output="
     )
     text = "\n".join(report.lines)
-    assert f"{spoilt}/train: left out files that are no images: 1 .txt" in text
+    assert f"{spoilt}/train: left out files that are not read as images: 1 .txt" in text
     assert "val      lacks 1 classes of train (red)" in text
     assert "join     1 texts have no image (train/blue/99.png)" in text
     assert "step     not tried, for the faults above" in text
     with pytest.raises(UserError, match=r"^training would fail: 2 broken images .*; 1 classes are not in train"):
         report.show()
+
+
+def test_broken_images_may_be_left_out(spoilt, config_of):
+    report = check(config_of(spoilt, data__skip_broken=True))
+    assert not any("broken images (" in fault for fault in report.faults)
+    assert any(f"train    2 broken images would be left out ({spoilt}" in line for line in report.lines)
+
+
+@pytest.mark.parametrize(("broken", "length"), [((), 6), ((0, 1, 20), 8), (range(20), 24)])
+def test_the_step_is_tried_on_images_that_are_not_broken(data, broken, length):
+    assert preflight._head(list_images(data, "train"), 6, broken).ids == list_images(data, "train").ids[:length]
 
 
 def test_damage_in_the_middle_of_an_image_is_found(tmp_path, config_of):

@@ -206,7 +206,9 @@ class _EncodedImages:
 
 
 def _has_end(data: bytes) -> bool:
-    """Whether an encoded JPEG or PNG ends as it should, bytes behind its end aside."""
+    """Whether an encoded image ends as it should, bytes behind its end aside."""
+    if data[:2] == b"P6":  # CIFAR's, which were never a file of their own
+        return True
     if data[:2] == b"\xff\xd8":
         # A thumbnail inside has an end of its own, before the image's own scan.
         return data.endswith(b"\xff\xd9") or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")

@@ -107,7 +107,9 @@ def find_cifar(root: Path) -> dict[str, Path]:
     The key of an archive that `root` itself is is "": which data set it holds is not known before it is read.
     """
     if root.is_file():
-        return {"": root} if tarfile.is_tarfile(root) else {}
+        # By its name too, so that an archive that is damaged from the beginning is told as one.
+        named = root.name in (version.archive for version in _VERSIONS)
+        return {"": root} if named or tarfile.is_tarfile(root) else {}
     found: dict[str, Path] = {}
     for version in _VERSIONS:
         for folder in (root, root / version.folder):
@@ -287,6 +289,7 @@ def _damage_told(place: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise UserError(f"{place}: cannot be read ({error}); download it again") from error
+        cause = str(error).partition(":\n")[0]  # tarfile adds a line for every compression it tried
+        raise UserError(f"{place}: cannot be read ({cause}); download it again") from error
     except Exception as error:  # pickle and NumPy raise anything on damaged bytes
         raise UserError(f"{place}: is damaged or no file of CIFAR ({error}); download it again") from error

@@ -85,7 +85,7 @@ class ImageSet:
         lines, place = [], self.root / self.split
         if self.skipped:
             kinds = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in self.skipped.items())
-            lines.append(f"{place}: left out files that are no images: {kinds}")
+            lines.append(f"{place}: left out files that are not read as images: {kinds}")
         if self.broken:
             first = next(iter(self.broken.values()))
             lines.append(f"{place}: left out {len(self.broken)} broken images, first: {first}")

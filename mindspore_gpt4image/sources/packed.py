@@ -27,7 +27,7 @@ from mindspore_gpt4image.sources.image_set import ImageSet
 
 PACK = "pack.json"
 _LENGTH_BYTES = 8  # before a row's binary fields (little-endian) and, if it has several, before each (big-endian)
-_PLAIN = ("JPEG", "PNG")  # what `encoded` gives everywhere
+_PLAIN = ("JPEG", "PNG", "PPM")  # what `encoded` gives everywhere
 _QUERY = (
     "SELECT id_0, label_0, crc32_0, PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER BY ROW_ID"
 )

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from cifar_archives import write_archive
 from PIL import Image
 from tiny_data import make_data_set
 
@@ -45,6 +46,19 @@ def packed(root, tmp_path_factory):
         workers=2,
     )
     return output
+
+
+@pytest.mark.parametrize("data_set", ["cifar10", "cifar100"])
+def test_cifar_is_packed_too(tmp_path, data_set):
+    archive = write_archive(tmp_path, data_set, "python")
+    output = tmp_path / "packed"
+    pack(archive, output, ("train", "test"))
+    assert validation_split(output) == "test"
+    for split in ("train", "test"):
+        ours, theirs = list_images(output, split), list_images(archive, split)
+        assert (ours.ids, ours.classes, ours.labels.tolist()) == (theirs.ids, theirs.classes, theirs.labels.tolist())
+        for position in range(len(ours)):
+            assert (np.asarray(ours.rgb(position)) == np.asarray(theirs.rgb(position))).all()
 
 
 def copy(packed, tmp_path):

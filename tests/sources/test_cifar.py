@@ -212,7 +212,7 @@ def test_damage_is_told_by_file(tmp_path, version, change, fault):
         list_images(root, "train")
 
 
-@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("share", [0, 0.3, 0.9])
 def test_archive_cut_short(tmp_path, share):
     root = write_archive(tmp_path, "cifar10", "binary")
     root.write_bytes(root.read_bytes()[: int(share * root.stat().st_size)])
