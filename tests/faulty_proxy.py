@@ -94,9 +94,9 @@ def answer(handler, status: int, body: bytes, **headers: str) -> None:
     handler.wfile.write(body)
 
 
-def error(status: int, **headers: str) -> Callable:
+def error(status: int, message: str | None = None, code: str | None = None, **headers: str) -> Callable:
     """Answers with an HTTP status."""
-    body = json.dumps({"error": {"message": f"fault {status}", "code": None}}).encode()
+    body = json.dumps({"error": {"message": message or f"fault {status}", "code": code}}).encode()
     return lambda handler: answer(handler, status, body, **headers)
 
 

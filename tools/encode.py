@@ -6,7 +6,6 @@ tools/encode.py … shares the work among N processes, on GPUs each on its own.
 """
 
 import argparse
-import os
 from pathlib import Path
 
 from mindspore_gpt4image.errors import UserError, run_command
@@ -45,23 +44,23 @@ def main() -> None:
     from transformers.utils import logging
 
     from mindspore_gpt4image.offline.encode import encode_descriptions, is_encoded, made_from
+    from mindspore_gpt4image.offline.ranks import Ranks
     from mindspore_gpt4image.offline.text_encoder import TextEncoder
 
     # transformers would list the vision half of a CLIP as unexpected weights.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    # Set by torchrun.
-    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    ranks = Ranks.of_environment()
     device = arguments.device
     if device in ("cuda", "npu"):
-        device = f"{device}:{os.environ.get('LOCAL_RANK', 0)}"
+        device = f"{device}:{ranks.local}"
     encoder = TextEncoder.load(arguments.encoder, device, arguments.dtype)
 
     output, what = arguments.output, (arguments.descriptions, arguments.text, encoder)
     how = {"dtype": arguments.store_dtype, "overflow": arguments.overflow}
 
     def say(sentence: str) -> None:
-        if rank == 0:
+        if ranks.rank == 0:
             print(f"{output}: {sentence}")
 
     if is_encoded(output, made_from(*what, **how)):
@@ -69,7 +68,9 @@ def main() -> None:
         return
     if output.exists():
         say("was made from something else or is not whole; replacing it")
-    encoding = encode_descriptions(*what, output, **how, batch_size=arguments.batch_size, rank=rank, ranks=ranks)
+    encoding = encode_descriptions(
+        *what, output, **how, batch_size=arguments.batch_size, rank=ranks.rank, ranks=ranks.world
+    )
     if encoding:
         store = encoding.metadata
         speed = f", {encoding.encoded / encoding.seconds:.0f} texts/s" if encoding.encoded else ""

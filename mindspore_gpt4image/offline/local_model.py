@@ -45,6 +45,7 @@ class LocalModel:
         self._model = model.eval().requires_grad_(False)
         self._max_tokens = max_tokens
         self._generating = threading.Lock()
+        self._preparing = threading.Lock()  # tokenizers cannot be used by two threads: padding is a state of theirs
         self._tokenizer = processor.tokenizer
         text_config = model.config.get_text_config()
         is_encoder_decoder = model.config.is_encoder_decoder or text_config.is_encoder_decoder
@@ -104,7 +105,8 @@ class LocalModel:
         Raises:
             UserError: the device's memory does not hold the batch, or the model takes no prompt.
         """
-        inputs = self._prepared(pictures, prompts).to(self._model.device, self._model.dtype)
+        with self._preparing:
+            inputs = self._prepared(pictures, prompts).to(self._model.device, self._model.dtype)
         try:
             with self._generating, torch.inference_mode():
                 output = self._model.generate(
@@ -129,7 +131,8 @@ class LocalModel:
             # Decoders repeat what they read, before what they write.
             if torch.equal(output[:, : read.shape[1]], read):
                 output = output[:, read.shape[1] :]
-        return [self._answer(*row) for row in zip(output.tolist(), prompts, lengths)]
+        with self._preparing:
+            return [self._answer(*row) for row in zip(output.tolist(), prompts, lengths)]
 
     def close(self) -> None:
         """A call ends by itself."""

@@ -15,7 +15,9 @@ from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.offline.answers import Answer
 from mindspore_gpt4image.offline.picture import Picture
 
+# Seconds: of waits that we choose, and of those that a server asks for.
 _LONGEST_WAIT = 60.0
+_LONGEST_TOLD = 600.0
 _CHECK_TIMEOUT = 30.0
 
 
@@ -53,6 +55,7 @@ class ServedModel:
     ):
         self.workers = workers
         self._url = base_url
+        self._key = key
         self._model = model
         self._retries = retries
         self._max_tokens = max_tokens
@@ -105,21 +108,22 @@ class ServedModel:
                 max_completion_tokens=self._max_tokens,
             )
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise UserError(_refused_key(self._url, error)) from error
+            raise self._refused(error) from error
         except openai.NotFoundError as error:
             raise UserError(
-                f"{self._url}: has no model {self._model!r} or no chat there ({_reason(error)}); mend --model or "
+                f"{self._url}: has no model {self._model!r} or no chat there ({self._reason(error)}); mend --model or "
                 "--base-url, which ends in /v1 as a rule"
             ) from error
-        except openai.RateLimitError as error:
-            if error.code == "insufficient_quota":
-                raise UserError(f"{self._url}: {_reason(error)}; run again to go on") from error
+        except openai.APIStatusError as error:
+            if error.code == "insufficient_quota" or (_retry_after(error) or 0) > _LONGEST_TOLD:
+                told = f"Retry-After: {error.response.headers.get('retry-after', 'not told')}"
+                raise UserError(f"{self._url}: {self._reason(error)} ({told}); run again later to go on") from error
             raise
         return _answer_of(completion, prompt)
 
     def _failed(self, error: openai.APIError) -> Answer:
         tried = f", after {self._retries} retries" if _may_pass(error) else ""
-        fault = f"{_reason(error)}{tried}"
+        fault = f"{self._reason(error)}{tried}"
         with self._lock:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= max(10, 3 * self.workers):
@@ -133,14 +137,26 @@ class ServedModel:
         told = _retry_after(state.outcome.exception()) if state.outcome.failed else None
         return self._back_off(state) if told is None else told
 
+    def _refused(self, error: openai.APIStatusError) -> UserError:
+        return UserError(f"{self._url}: refuses the key ({self._reason(error)}); set OPENAI_API_KEY")
+
+    def _reason(self, error: openai.APIError) -> str:
+        """One line of what went wrong; without the key, which some servers repeat."""
+        if isinstance(error, openai.APIStatusError):
+            body = error.body if isinstance(error.body, dict) else {}
+            reason = f"HTTP {error.status_code}: {body.get('message') or body.get('detail') or error.message}"
+        else:
+            reason = f"{error.message} ({error.__cause__})" if error.__cause__ else error.message
+        return " ".join(reason.replace(self._key or "\0", "***").split())[:300]
+
     def _check_server(self) -> None:
         """At once rather than after an hour of retries; a server without a list of models is as good."""
         try:
             self._client.with_options(timeout=_CHECK_TIMEOUT).models.list()
         except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise UserError(_refused_key(self._url, error)) from error
+            raise self._refused(error) from error
         except openai.APIConnectionError as error:
-            raise UserError(f"{self._url}: no server answers there ({_reason(error)}); mend --base-url") from error
+            raise UserError(f"{self._url}: no server answers there ({self._reason(error)}); mend --base-url") from error
         except openai.APIError:
             return
 
@@ -180,17 +196,3 @@ def _answer_of(completion, prompt: str) -> Answer:
 def _data_url(encoded: bytes) -> str:
     kind = "jpeg" if encoded.startswith(b"\xff\xd8") else "png"
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}"
-
-
-def _refused_key(url: str, error: openai.APIStatusError) -> str:
-    return f"{url}: refuses the key ({_reason(error)}); set OPENAI_API_KEY"
-
-
-def _reason(error: openai.APIError) -> str:
-    """One line of what went wrong."""
-    if isinstance(error, openai.APIStatusError):
-        body = error.body if isinstance(error.body, dict) else {}
-        reason = f"HTTP {error.status_code}: {body.get('message') or body.get('detail') or error.message}"
-    else:
-        reason = f"{error.message} ({error.__cause__})" if error.__cause__ else error.message
-    return " ".join(reason.split())[:300]

@@ -193,8 +193,13 @@ def test_what_does_not_pass_is_the_image_s_fault(client, proxy, images, fault, c
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (error(401), "refuses the key .*set OPENAI_API_KEY"),
+        (
+            error(401, message=f"wrong key: {KEY}"),
+            r"refuses the key \(HTTP 401: wrong key: \*\*\*\); set OPENAI_API_KEY",
+        ),
         (error(403), "refuses the key"),
+        (error(429, code="insufficient_quota"), "HTTP 429: fault 429 .*run again later"),
+        (error(429, retry_after="7200"), "Retry-After: 7200.*run again later"),
         (error(404), "has no model .*mend --model or --base-url"),
     ],
 )
