@@ -100,11 +100,15 @@ class ModelFile:
 
     Attributes:
         sha256: of the file; a file beside another model's description is noticed.
+        input, resize, crop: its own, since exports of one model in one folder may differ in them.
         batch: the one batch size that the graph takes; None: any.
         dtype: of the weights, `float32` or `float16`.
     """
 
     sha256: str
+    input: str
+    resize: int
+    crop: int
     batch: Optional[int]
     dtype: str
 
@@ -124,7 +128,7 @@ def read_model_file(path: str | Path) -> tuple[ModelInfo, ModelFile]:
     # By content, so that a file may be renamed.
     for file in files.values():
         if file.sha256 == sha256:
-            return model, file
+            return replace(model, input=file.input, resize=file.resize, crop=file.crop), file
     raise UserError(
         f"{path}: damaged, or not a file that {description} describes (its SHA-256 is not listed there); "
         "export it again, or copy it together with its own model.yaml"
@@ -137,22 +141,29 @@ def check_describable(path: str | Path, model: ModelInfo) -> None:
     Raises:
         UserError: it does, for a run or for other files.
     """
-    path = Path(path)
-    description = path.with_name("model.yaml")
-    if description.exists():
-        described, files = _read(description)
-        if described != model and set(files) != {path.name}:
-            raise UserError(f"{description}: describes another model; choose another folder for {path.name}")
+    _description_for(Path(path), model)
 
 
 def describe_model_file(path: str | Path, model: ModelInfo, batch: Optional[int], dtype: str) -> None:
-    """Write `model.yaml` beside the exported file, or add the file to the one that is there."""
+    """Write `model.yaml` beside the exported file, or add the file to it; see `check_describable`."""
     path = Path(path)
-    check_describable(path, model)
+    described, files = _description_for(path, model)
+    files[path.name] = ModelFile(file_sha256(path), model.input, model.resize, model.crop, batch, dtype)
+    values = {**described.to_dict(), "files": {name: asdict(file) for name, file in files.items()}}
+    _write(path.with_name("model.yaml"), values)
+
+
+def _description_for(path: Path, model: ModelInfo) -> tuple[ModelInfo, dict[str, ModelFile]]:
+    """What `model.yaml` shall say besides the file at `path`, of the model and of other files."""
     description = path.with_name("model.yaml")
-    files = _read(description)[1] if description.exists() else {}
-    files[path.name] = ModelFile(file_sha256(path), batch, dtype)
-    _write(description, {**model.to_dict(), "files": {name: asdict(file) for name, file in files.items()}})
+    if not description.exists():
+        return model, {}
+    described, files = _read(description)
+    if set(files) == {path.name}:  # it speaks of nothing but what will be replaced
+        return model, {}
+    if replace(described, input=model.input, resize=model.resize, crop=model.crop) != model:
+        raise UserError(f"{description}: describes another model; choose another folder for {path.name}")
+    return described, files
 
 
 def _write(path: str | Path, values: dict[str, Any]) -> None:

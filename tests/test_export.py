@@ -1,5 +1,7 @@
 """The exported file is the plain classifier: same logits, any batch, no projection; in both formats."""
 
+import dataclasses
+
 import mindspore as ms  # before onnx, whose protobuf library MindSpore does not survive
 import numpy as np
 import onnx
@@ -15,7 +17,7 @@ from mindspore_gpt4image.classifiers import load_classifier
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.export import export_classifier, load_mindir
 from mindspore_gpt4image.losses import GPT4ImageLoss
-from mindspore_gpt4image.model_info import PIXELS, ModelInfo
+from mindspore_gpt4image.model_info import PIXELS, ModelInfo, read_model_file
 from mindspore_gpt4image.models import Preprocess, create_network
 from mindspore_gpt4image.training.optimizer import create_optimizer
 from mindspore_gpt4image.training.step import TrainStep
@@ -202,8 +204,16 @@ def test_the_difference_is_the_largest_of_all_batches_relative_to_large_logits()
     assert module.largest_difference(logits, wrong_at_the_fourth, images, (1, 5)) == pytest.approx(0.1)
 
 
+def test_exports_of_one_model_share_a_description_that_says_how_each_is_fed(tmp_path):
+    for name, model in (("a.onnx", INFO), ("b.onnx", dataclasses.replace(INFO.at_size(24), input=PIXELS))):
+        (tmp_path / name).write_text(name)
+        module.describe_model_file(tmp_path / name, model, None, "float32")
+        assert read_model_file(tmp_path / name)[0] == model
+    assert read_model_file(tmp_path / "a.onnx")[0] == ModelInfo.load(tmp_path / "model.yaml") == INFO
+
+
 def test_another_model_s_description_is_not_overwritten(checkpoint, tmp_path):
-    ModelInfo(**{**INFO.__dict__, "classes": ("x", "y", "z")}).save(tmp_path / "model.yaml")
+    dataclasses.replace(INFO, classes=("x", "y", "z")).save(tmp_path / "model.yaml")
     with pytest.raises(UserError, match="describes another model"):
         export_classifier(checkpoint.create_network(), INFO, tmp_path / "b.mindir")
 
@@ -255,13 +265,18 @@ class TestMistakes:
         with pytest.raises(UserError, match=rf"grey{ending}: cannot be run on float32 \[1, 3, 16, 16\]"):
             load_classifier(path).logits(pixels(1))
 
+    def test_a_transformer_at_another_size(self, tmp_path):
+        info = paper_network("deit_tiny", 32)
+        with pytest.raises(UserError, match="--image-size 48: the position embedding of deit_tiny is of another size"):
+            export_classifier(make_network(info), info, tmp_path / "a.onnx", image_size=48)
+
     def test_no_such_file(self, tmp_path):
         with pytest.raises(UserError, match="c.mindir: no such file"):
             load_classifier(tmp_path / "c.mindir")
 
 
-def paper_network(name, size, **fields):
-    return ModelInfo(**{**INFO.__dict__, "network": name, "resize": size, "crop": size, **fields})
+def paper_network(name, size):
+    return dataclasses.replace(INFO, network=name, resize=size, crop=size)
 
 
 @pytest.mark.slow

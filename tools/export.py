@@ -61,7 +61,7 @@ def main() -> None:
     print(f"{arguments.output}: {model.network}, {arguments.dtype}, {arguments.weights} weights")
     print(f"takes {model.input}, N = {batch}, {model.crop} x {model.crop} pixels; gives logits float32 [N, {classes}]")
     print(
-        f"read back at batches {', '.join(map(str, result.batches))} on {source}: "
+        f"read back in batches of {', '.join(map(str, result.batches))} on {source}: "
         f"largest difference of logits {result.largest:.2g}"
     )
 
