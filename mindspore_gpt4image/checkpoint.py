@@ -61,8 +61,7 @@ class Checkpoint:
         }
         if not averages:
             raise UserError(f"--weights ema: {self.path} holds no moving average, it was trained without one")
-        # What is not trained, as statistics, has none.
-        return {**self.network, **averages}
+        return averages
 
     def create_network(self, weights: str = "plain") -> nn.Cell:
         """The full network with the file's weights, projection included; see `parameters`.

@@ -18,7 +18,7 @@ from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.export import export_classifier, load_mindir
 from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.model_info import PIXELS, ModelInfo, read_model_file
-from mindspore_gpt4image.models import Preprocess, create_network
+from mindspore_gpt4image.models import Preprocess, create_network, weights
 from mindspore_gpt4image.training.optimizer import create_optimizer
 from mindspore_gpt4image.training.step import TrainStep
 
@@ -53,7 +53,7 @@ def make_network(info=INFO):
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "a.ckpt"
     network = make_network()
-    averages = {f"ema.{p.name}": ms.Parameter(p.value() * 0.9, name=p.name) for p in network.trainable_params()}
+    averages = {f"ema.{name}": ms.Parameter(p.value() * 0.9) for name, p in weights(network).items()}
     save_checkpoint(path, network, INFO, {}, averages)
     return read_checkpoint(path)
 
