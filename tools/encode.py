@@ -35,7 +35,9 @@ def main() -> None:
     parser.add_argument(
         "--store-dtype", default="float16", choices=("float16", "float32"), help="of the store (default: float16)"
     )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="texts at a time (default: 64)")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="texts at a time (default: 32, right for a CPU)"
+    )
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda|npu", help="where the encoder runs (default: cpu)")
     arguments = parser.parse_args()
     if arguments.batch_size < 1:

@@ -83,7 +83,7 @@ def encode_descriptions(
     *,
     dtype: str = "float16",
     overflow: str = "truncate",
-    batch_size: int = 64,
+    batch_size: int = 32,
     rank: int = 0,
     ranks: int = 1,
 ) -> Optional[Encoding]:

@@ -51,7 +51,7 @@ class Parts:
         encoder: TextEncoder,
         dtype: str = "float16",
         overflow: str = "truncate",
-        batch_size: int = 64,
+        batch_size: int = 32,
     ):
         self.folder = folder
         self.table = table
