@@ -70,9 +70,7 @@ def main() -> None:
         return
     if output.exists():
         say("was made from something else or is not whole; replacing it")
-    encoding = encode_descriptions(
-        *what, output, **how, batch_size=arguments.batch_size, rank=ranks.rank, ranks=ranks.world
-    )
+    encoding = encode_descriptions(*what, output, **how, batch_size=arguments.batch_size, ranks=ranks)
     if encoding:
         store = encoding.metadata
         speed = f", {encoding.encoded / encoding.seconds:.0f} texts/s" if encoding.encoded else ""

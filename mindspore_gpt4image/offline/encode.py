@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Any, Optional
 from mindspore_gpt4image.data.store import check_destination, check_file, read_metadata, write_blocks
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.offline.parts import Parts
+from mindspore_gpt4image.offline.ranks import Ranks
 from mindspore_gpt4image.offline.text_table import TextTable
 from mindspore_gpt4image.sources.descriptions import file_sha256
 
 if TYPE_CHECKING:
     from mindspore_gpt4image.offline.text_encoder import TextEncoder
 
+_ALONE = Ranks()
 _POLL_SECONDS = 0.2
 
 
@@ -84,8 +86,7 @@ def encode_descriptions(
     dtype: str = "float16",
     overflow: str = "truncate",
     batch_size: int = 32,
-    rank: int = 0,
-    ranks: int = 1,
+    ranks: Ranks = _ALONE,
 ) -> Optional[Encoding]:
     """Encode the texts under key `text` of a description set into an embedding store; an older one is replaced.
 
@@ -107,7 +108,7 @@ def encode_descriptions(
     key = hashlib.sha256(json.dumps([wanted, batch_size], sort_keys=True).encode()).hexdigest()[:16]
     folder = output.with_name(f".{output.name}.encoding-{key}")
     path = folder / "texts.sqlite"
-    if rank == 0 and not path.exists():
+    if ranks.rank == 0 and not path.exists():
         TextTable.write(path, descriptions, text)
     while not path.exists():
         if is_encoded(output, wanted):
@@ -116,10 +117,10 @@ def encode_descriptions(
 
     with TextTable(path, descriptions) as table:
         parts = Parts(folder, table, encoder, dtype, overflow, batch_size)
-        encoded, seconds = parts.encode(rank, ranks)
-        if rank:
+        encoded, seconds = parts.encode(ranks)
+        if ranks.rank:
             return None
-        if ranks > 1:
+        if ranks.world > 1:
             parts.wait()
         metadata = {
             **wanted,

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import pickle
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizerFast
 
 from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.offline.state_dict import read_state_dict
 
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
@@ -77,7 +76,7 @@ def text_model(state: Mapping[str, torch.Tensor], what: str) -> CLIPTextModelWit
             raise UserError(
                 f"{what}: {fault} {len(names)} weights ({min(names)}, …); give a state dict of OpenAI's CLIP"
             )
-    model.load_state_dict({name: weight.float() for name, weight in found.items()})
+    model.load_state_dict(found)
     return model
 
 
@@ -110,17 +109,9 @@ def read_vocabulary(path: Path, words: int) -> CLIPTokenizerFast:
 
 def _read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a TorchScript archive, which is then refused
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"text encoder {path}: is no plain state dict ({reason}); save that of the model as the README says"
-        ) from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(state[name]) for name in state):
-        raise UserError(f"text encoder {path}: holds other things than tensors by name; save model.state_dict() alone")
-    return state
+        return {name: torch.from_numpy(weight) for name, weight in read_state_dict(path).items()}
+    except UserError as error:
+        raise UserError(f"text encoder {error}; give that of OpenAI's CLIP, saved as in the README") from error
 
 
 def _renamed(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import replacing
+from mindspore_gpt4image.offline.ranks import Ranks
 from mindspore_gpt4image.offline.text_table import TextTable
 
 if TYPE_CHECKING:
@@ -63,16 +64,16 @@ class Parts:
         self.record = np.dtype([("embedding", dtype, (encoder.dim,)), ("tokens", np.int32), ("cut", np.bool_)])
         self._open = lru_cache(_OPEN_FILES)(lambda part: np.load(self._path(part), mmap_mode="r"))
 
-    def encode(self, rank: int = 0, ranks: int = 1) -> tuple[int, float]:
+    def encode(self, ranks: Ranks) -> tuple[int, float]:
         """Encode the parts of a rank that are not there; returns how many texts, and the seconds they took.
 
         Raises:
             UserError: a text is nothing to the encoder, or its embedding has no direction; names the image.
         """
-        mine = range(rank, self.count, ranks)
+        mine = range(ranks.rank, self.count, ranks.world)
         todo = [part for part in mine if not self._path(part).exists()]
         total, encoded = self._texts(mine), self._texts(todo)
-        name = f"rank {rank} of {ranks}" if ranks > 1 else None
+        name = f"rank {ranks.rank} of {ranks.world}" if ranks.world > 1 else None
         start = time.perf_counter()
         with tqdm(total=total, initial=total - encoded, desc=name, unit="text", disable=None) as progress:
             for part in todo:

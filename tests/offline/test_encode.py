@@ -17,6 +17,7 @@ from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.offline import parts
 from mindspore_gpt4image.offline.encode import encode_descriptions, is_encoded, made_from
 from mindspore_gpt4image.offline.parts import split_sentences
+from mindspore_gpt4image.offline.ranks import Ranks
 from mindspore_gpt4image.sources.descriptions import file_sha256
 
 
@@ -238,7 +239,7 @@ def test_ranks_share_the_work(many, output, tmp_path, ranks):
     encoders = [WordEncoder() for _ in range(ranks)]
 
     def run(rank):
-        return encode_descriptions(many, "short", encoders[rank], output, batch_size=1, rank=rank, ranks=ranks)
+        return encode_descriptions(many, "short", encoders[rank], output, batch_size=1, ranks=Ranks(rank, ranks))
 
     with ThreadPoolExecutor(ranks) as pool:
         results = list(pool.map(run, range(ranks)))
@@ -252,7 +253,7 @@ def test_ranks_share_the_work(many, output, tmp_path, ranks):
 
 def test_a_rank_that_comes_too_late_has_nothing_to_do(many, output):
     encode_descriptions(many, "short", WordEncoder(), output)
-    assert encode_descriptions(many, "short", WordEncoder(), output, rank=1, ranks=2) is None
+    assert encode_descriptions(many, "short", WordEncoder(), output, ranks=Ranks(1, 2)) is None
 
 
 def test_memory_does_not_grow_with_the_texts(tmp_path, monkeypatch):
