@@ -29,12 +29,13 @@ class Picture:
         self.id = images.ids[position]
         original = images.rgb(position)
         self.image = up_sample(original)
-        self._encoded = images.encoded(position) if self.image is original else None
+        self._is_original = self.image is original
+        self._images, self._position = images, position
 
     def encoded(self) -> bytes:
         """JPEG or PNG of just these pixels: the file's own bytes where they are that."""
-        if self._encoded is not None:
-            return self._encoded
+        if self._is_original:
+            return self._images.encoded(self._position)
         buffer = io.BytesIO()
         self.image.save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
