@@ -174,7 +174,7 @@ def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
         **{f"train_{name}": value for name, value in progress.means(config.batch_size).items()},
         **summarise(progress.looks),
         **results,
-        **({} if run.step.loss_scaler is None else {"loss_scale": float(run.step.loss_scaler.scale_value.asnumpy())}),
+        **({} if run.step.loss_scale is None else {"loss_scale": float(run.step.loss_scale.value.asnumpy())}),
         "skipped_steps": progress.skipped,
         "broken_images": len(progress.broken),
         "images_per_second": progress.step * run.global_batch / progress.train_seconds,

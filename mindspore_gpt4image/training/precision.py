@@ -1,18 +1,48 @@
 """Mixed precision: which part of a network computes in 16 bits, and the loss scale that float16 needs."""
 
-from __future__ import annotations
-
 from typing import Optional
 
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore import nn
-from mindspore.amp import DynamicLossScaler, auto_mixed_precision
+from mindspore.amp import auto_mixed_precision
 
 _DTYPES = {"O2": mstype.float16, "bf16": mstype.bfloat16}
-# Of a dynamic scale: where it begins, and after how many good steps it doubles. A bad step halves it.
-_FIRST_SCALE, _WINDOW = 2**16, 2000
-# Longer than any training, so that a fixed scale never grows.
-_NEVER = 2**31 - 1
+
+
+class LossScale(nn.Cell):
+    """What the loss is multiplied by, lest float16 gradients underflow.
+
+    A step that is not finite halves it, down to 1; `window` good ones in a row double it. (MindSpore's
+    `DynamicLossScaler` needs an operator that its GPU kernels lack.)
+
+    Args:
+        first: the scale to begin with.
+        window: None: the scale is fixed.
+
+    Attributes:
+        value: float32 scalar.
+        good_steps: int32 scalar, since the last change.
+
+    Inputs:
+        finite: bool scalar, whether the present step's gradient was finite.
+    """
+
+    def __init__(self, first: float, window: Optional[int] = None):
+        super().__init__(auto_prefix=False)
+        self.value = Parameter(Tensor(first, mstype.float32), name="loss_scale", requires_grad=False)
+        self.good_steps = Parameter(Tensor(0, mstype.int32), name="good_steps", requires_grad=False)
+        self.window = window
+
+    def construct(self, finite: Tensor) -> Tensor:
+        if self.window is None:
+            return self.value
+        good = ops.where(finite, self.good_steps + 1, ops.zeros_like(self.good_steps))
+        is_due = good == self.window
+        smaller = ops.maximum(self.value / 2, ops.ones_like(self.value))
+        larger = ops.where(is_due, self.value * 2, self.value)
+        ops.assign(self.value, ops.where(finite, larger, smaller))
+        ops.assign(self.good_steps, ops.where(is_due, ops.zeros_like(good), good))
+        return self.value
 
 
 def use_mixed_precision(network: nn.Cell, amp: str) -> None:
@@ -26,12 +56,12 @@ def use_mixed_precision(network: nn.Cell, amp: str) -> None:
         auto_mixed_precision(network, "O2", _DTYPES[amp])
 
 
-def create_loss_scaler(amp: str, loss_scale: Optional[float]) -> Optional[DynamicLossScaler]:
-    """The scaler of the loss, or None where nothing can underflow.
+def create_loss_scale(amp: str, loss_scale: Optional[float]) -> Optional[LossScale]:
+    """The scale of the loss, or None where nothing can underflow.
 
     Args:
         loss_scale: a fixed scale; None: dynamic under "O2".
     """
     if loss_scale is not None:
-        return DynamicLossScaler(loss_scale, 1, _NEVER)
-    return DynamicLossScaler(_FIRST_SCALE, 2, _WINDOW) if amp == "O2" else None
+        return LossScale(loss_scale)
+    return LossScale(2**16, window=2000) if amp == "O2" else None

@@ -28,7 +28,7 @@ from mindspore_gpt4image.training.diagnostics import Diagnostics
 from mindspore_gpt4image.training.finetune import load_pretrained
 from mindspore_gpt4image.training.mixing import Mixing
 from mindspore_gpt4image.training.optimizer import create_optimizer
-from mindspore_gpt4image.training.precision import create_loss_scaler, use_mixed_precision
+from mindspore_gpt4image.training.precision import create_loss_scale, use_mixed_precision
 from mindspore_gpt4image.training.progress import Progress
 from mindspore_gpt4image.training.schedule import learning_rate, scaled_lr
 from mindspore_gpt4image.training.step import TrainStep
@@ -138,7 +138,7 @@ def set_up(config: Config) -> Run:
         optimizer,
         clip_norm=config.clip_norm,
         accumulate=config.accumulate,
-        loss_scaler=create_loss_scaler(config.amp, config.loss_scale),
+        loss_scale=create_loss_scale(config.amp, config.loss_scale),
         ema_decay=config.ema,
     )
     run = Run(

@@ -7,11 +7,11 @@ from typing import Optional
 
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore.amp import DynamicLossScaler
 
 from mindspore_gpt4image import distributed
 from mindspore_gpt4image.models import weights
 from mindspore_gpt4image.training.mixing import Erase, Mix
+from mindspore_gpt4image.training.precision import LossScale
 
 _map = ops.HyperMap()
 
@@ -84,7 +84,7 @@ class TrainStep(nn.Cell):
         optimizer: holds the weights to train; its learning rate is set at every step.
         clip_norm: largest global norm of the gradient, or None.
         accumulate: how many micro-batches make a step; each is a call, the last one with `last` set.
-        loss_scaler: keeps float16 gradients from underflowing; None: they are not scaled.
+        loss_scale: keeps float16 gradients from underflowing; None: they are not scaled.
         ema_decay: d of the moving average e = d · e + (1 - d) · w of all weights and statistics; None: none is kept.
 
     Inputs:
@@ -113,7 +113,7 @@ class TrainStep(nn.Cell):
         *,
         clip_norm: Optional[float] = None,
         accumulate: int = 1,
-        loss_scaler: Optional[DynamicLossScaler] = None,
+        loss_scale: Optional[LossScale] = None,
         ema_decay: Optional[float] = None,
     ):
         super().__init__(auto_prefix=False)
@@ -131,7 +131,7 @@ class TrainStep(nn.Cell):
         self.accumulate = accumulate
         if accumulate > 1:
             self.accumulated = optimizer.parameters.clone("accumulated", init="zeros")
-        self.loss_scaler = loss_scaler
+        self.loss_scale = loss_scale
         parameters = list(weights(network).values())
         self.averaged = ParameterTuple(parameters if ema_decay else [])
         self.ema = _copies(self.averaged, "ema")
@@ -146,8 +146,8 @@ class TrainStep(nn.Cell):
         weights = {parameter.name for parameter in self.optimizer.parameters}
         state = {p.name: p for p in self.optimizer.get_parameters() if p.name not in weights}
         state.update({p.name: p for p in self.ema})
-        if self.loss_scaler is not None:
-            state.update({"loss_scale": self.loss_scaler.scale_value, "steps_at_loss_scale": self.loss_scaler.counter})
+        if self.loss_scale is not None:
+            state.update({p.name: p for p in (self.loss_scale.value, self.loss_scale.good_steps)})
         return state
 
     def keep_statistics(self) -> None:
@@ -168,7 +168,7 @@ class TrainStep(nn.Cell):
     ):
         if self.random_state is not None:
             ops.assign(self.random_state, random_state)
-        scale = ops.ones((), mstype.float32) if self.loss_scaler is None else self.loss_scaler.scale_value.value()
+        scale = ops.ones((), mstype.float32) if self.loss_scale is None else self.loss_scale.value.value()
         (_, ce, align, correct), gradients = self.gradient(
             scale, random_state, images, labels, text_emb, text_id, mix, boxes
         )
@@ -187,7 +187,7 @@ class TrainStep(nn.Cell):
         """Divide the gradients by `scale` and take the step if they are finite; returns 1.0, or 0.0 if it was not."""
         if self.ranks > 1:
             gradients = self.reduce(gradients)
-        if self.accumulate > 1 or self.loss_scaler is not None:
+        if self.accumulate > 1 or self.loss_scale is not None:
             gradients = _map(ops.partial(_multiply, 1 / scale), gradients)
         finite = all_finite(gradients)
         # Clipping comes after the check: it would turn an inf into NaN.
@@ -203,8 +203,8 @@ class TrainStep(nn.Cell):
         else:
             for i in range(len(self.statistics)):
                 ops.assign(self.statistics[i], self.kept[i])
-        if self.loss_scaler is not None:
-            self.loss_scaler.adjust(finite)
+        if self.loss_scale is not None:
+            self.loss_scale(finite)
         return finite.astype(mstype.float32)
 
 

@@ -10,7 +10,7 @@ from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.models import Preprocess, create_network
 from mindspore_gpt4image.training.mixing import UNMIXED
 from mindspore_gpt4image.training.optimizer import create_optimizer
-from mindspore_gpt4image.training.precision import create_loss_scaler
+from mindspore_gpt4image.training.precision import create_loss_scale
 from mindspore_gpt4image.training.step import TrainStep
 
 BATCH, SIDE, TEXT_DIM = 2, 32, 8
@@ -23,7 +23,7 @@ def main(name: str) -> None:
     optimizer = create_optimizer(network.trainable_params(), "adamw", lr=0.1, weight_decay=0.1)
     preprocess = Preprocess((0.5,) * 3, (0.5,) * 3)
     loss = GPT4ImageLoss("clip", label_smoothing=0.1)
-    options = {"clip_norm": 1.0, "accumulate": 2, "ema_decay": 0.9, "loss_scaler": create_loss_scaler("O0", 8.0)}
+    options = {"clip_norm": 1.0, "accumulate": 2, "ema_decay": 0.9, "loss_scale": create_loss_scale("O0", 8.0)}
     step = TrainStep(network, preprocess, loss, optimizer, **options)
     step(
         Tensor(0.1, ms.float32),

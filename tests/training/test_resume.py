@@ -216,8 +216,10 @@ def test_arms_of_one_seed_start_from_the_same_weights_and_see_the_same_batches(d
     assert losses["baseline"]["train_align"] == 0
 
 
-def test_a_learning_rate_that_breaks_training_is_named_and_gives_no_best(data, config_file, tmp_path):
+def test_a_learning_rate_that_breaks_training_is_named_and_nan_is_never_best(data, config_file, tmp_path, monkeypatch):
     """The first step has lr 0 (warm-up), the second a third of 7.5e37: from the third on no gradient is finite."""
+    broken = {"val_ce": float("nan"), "val_top1": 100.0, "val_top5": 100.0}
+    monkeypatch.setattr(loop, "evaluate_epoch", lambda run: broken)
     with pytest.raises(UserError, match=r"not finite for 21 steps in a row, up to step . of epoch 6 at optimizer.lr="):
         run(config_file, data, tmp_path / "run", epochs=20, optimizer__name="sgd", optimizer__lr=7.5e37)
     assert not (tmp_path / "run" / "best.ckpt").exists()

@@ -4,12 +4,11 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
-from mindspore.amp import DynamicLossScaler
 
 from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.models import Preprocess, create_network, weights
 from mindspore_gpt4image.training.optimizer import create_optimizer
-from mindspore_gpt4image.training.precision import create_loss_scaler, use_mixed_precision
+from mindspore_gpt4image.training.precision import LossScale, create_loss_scale, use_mixed_precision
 from mindspore_gpt4image.training.step import TrainStep, all_finite
 
 BATCH, SIDE, TEXT_DIM, CLASSES = 4, 16, 8, 3
@@ -155,17 +154,17 @@ def test_moving_average_follows_its_equation_and_can_be_looked_at():
 
 def test_a_fixed_loss_scale_changes_nothing_but_rounding():
     plain_network, plain_step = make_step()
-    network, step = make_step(loss_scaler=create_loss_scaler("O0", 1024.0))
+    network, step = make_step(loss_scale=create_loss_scale("O0", 1024.0))
     for _ in range(3):
         call(plain_step, make_batch())
         call(step, make_batch())
     for one, other in zip(plain_network.get_parameters(), network.get_parameters()):
         np.testing.assert_allclose(other.asnumpy(), one.asnumpy(), rtol=1e-4, atol=1e-6, err_msg=one.name)
-    assert step.loss_scaler.scale_value.asnumpy() == 1024
+    assert step.loss_scale.value.asnumpy() == 1024
 
 
 def test_a_dynamic_loss_scale_is_halved_by_overflow_and_doubles_after_good_steps():
-    network, step = make_step(loss_scaler=DynamicLossScaler(2.0**16, 2, 2))
+    network, step = make_step(loss_scale=LossScale(2.0**16, window=2))
     bad = make_batch()
     bad[2] = Tensor(np.full((BATCH, TEXT_DIM), np.inf, np.float32))
     scales = []
@@ -176,7 +175,7 @@ def test_a_dynamic_loss_scale_is_halved_by_overflow_and_doubles_after_good_steps
 
 
 def test_float16_trains_with_float32_weights_and_a_float32_similarity():
-    network, step = make_step(amp="O2", loss_scaler=create_loss_scaler("O2", None))
+    network, step = make_step(amp="O2", loss_scale=create_loss_scale("O2", None))
     full_network, full = make_step()
     batch = make_batch()
     results = [call(step, batch) for _ in range(8)]
