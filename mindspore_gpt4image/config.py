@@ -336,7 +336,8 @@ def _resolve(entries: list[Entry], faults: list[str], source: str) -> Config:
     try:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
-        faults.append(f"{source}: {str(error).splitlines()[0]}")
+        # Nothing can be read from a config with a reference that leads nowhere.
+        raise ConfigError([*faults, f"{source}: {str(error).splitlines()[0]}"]) from error
     missing = OmegaConf.missing_keys(config)
     for key, item in known.items():
         if key in missing:

@@ -129,6 +129,9 @@ def read_grid(path: str | Path) -> Grid:
     for arm, other in itertools.combinations(arms, 2):
         if arm.folder_name == other.folder_name:
             faults.append(f"{path}: arms {arm.name!r} and {other.name!r} would have the same folder, rename one")
+    for arm in arms:
+        if not re.search(r"\w", arm.folder_name):
+            faults.append(f"{path}: arm {arm.name!r} needs a name with a letter or digit, it names a folder")
     for entry in itertools.chain(common, *(arm.entries for arm in arms)):
         if entry.key in ("seed", "output"):
             faults.append(f"{entry.where}: {entry.key} is set by the grid's own `seeds` and `output`")
@@ -167,10 +170,11 @@ def run_grid(grid: Grid) -> list[Failure]:
                 failure = _make(run, grid, child)
                 if failure:
                     failures.append(failure)
-                    bar.write(f"{run.name}: failed: {failure.reason}")
+                    bar.write(f"{run.name}: failed: {failure.reason}", file=sys.stderr)
                 else:
                     top1 = read_run(run.folder, grid.split).evaluation["top1"]
-                    bar.write(f"{run.name}: {grid.split} top-1 {top1:.2f}% ({time.monotonic() - started:.0f} s)")
+                    seconds = time.monotonic() - started
+                    bar.write(f"{run.name}: {grid.split} top-1 {top1:.2f}% ({seconds:.0f} s)", file=sys.stderr)
             bar.update()
     return failures
 

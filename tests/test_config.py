@@ -65,6 +65,10 @@ def test_what_is_no_learning_rate_is_refused_with_file_line_and_key(write, value
     assert f"{path}:3: optimizer.lr: " in faults(path, BASELINE)
 
 
+def test_a_reference_that_leads_nowhere_is_refused(write):
+    assert "'nope' not found" in faults(write("epochs: 1\n"), [*BASELINE, "loss.weight=${nope}"])
+
+
 def test_all_faults_are_told_at_once(write):
     path = write("loss:\n  temprature: 0.1\nepochs: many\nmodel: {drop_path: 1.0}\n")
     text = faults(path, [*BASELINE, "seed=-1", "batch_size"])

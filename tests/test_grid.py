@@ -110,6 +110,7 @@ def test_all_faults_are_told_at_once_and_once(write):
     ("text", "fault"),
     [
         ("", "arms or grid is required: what is to be compared"),
+        ("arms: {'..': {}}", "arm '..' needs a name with a letter or digit, it names a folder"),
         ("arms: {a: {}}\nranks: 0", "ranks: must be a whole number above 0, not 0"),
         ("arms: {a b: {}, a_b: {}}", "arms 'a b' and 'a_b' would have the same folder, rename one"),
         ("arms: {a: {}, a: {}}", ":5: arms.a stands here for the second time"),
@@ -155,7 +156,7 @@ def test_the_table_by_hand(finished):
             *("aligned", "2", "75.00 ± 21.21", "+30.00 [+30.00, +30.00]", "62.50 ± 17.68", "+25.00 [+25.00, +25.00]"),
             *("0.00", "4.00 ± 0.00", "40.00 ± 0.00"),
         ],
-        ["control", "1", "80.00", "+50.00 –", "66.67", "+41.67 –", "–", "4.00", "40.00"],
+        ["control", "1", "80.00", "+50.00", "66.67", "+41.67", "–", "4.00", "40.00"],
     ]
 
 

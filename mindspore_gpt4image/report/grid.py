@@ -62,7 +62,7 @@ class GridResult:
             for split in self.splits:
                 found = self.difference(arm.name, split)
                 row.append(spread(list(self.top1(arm.name, split).values())) if runs else "–")
-                row.append(f"{found.mean:+.2f} {span(found.interval)}" if found else "–")
+                row.append(_with_interval(found) if found else "–")
             row.append(f"{found.detectable:.2f}" if found and found.detectable is not None else "–")
             if retrieval:
                 asked = [run.evaluation["retrieval"] for run in runs.values() if "retrieval" in run.evaluation]
@@ -130,6 +130,11 @@ class GridResult:
     def _mean(self, arm: str) -> float | None:
         values = list(self.top1(arm, self.grid.split).values())
         return sum(values) / len(values) if values else None
+
+
+def _with_interval(found: PairedDifference) -> str:
+    """The mean and, with more than one seed, its interval."""
+    return f"{found.mean:+.2f} {span(found.interval)}" if found.interval else f"{found.mean:+.2f}"
 
 
 def read_result(grid: Grid, failures: Sequence[Failure]) -> GridResult:
