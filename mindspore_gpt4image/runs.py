@@ -95,6 +95,14 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     return _parse(Path(path), lambda text: [json.loads(line) for line in text.splitlines()])
 
 
+def read_evaluation(path: str | Path) -> dict[str, Any]:
+    """A file that `tools/eval.py --json` wrote; `UserError` where it is none."""
+    evaluation = _parse(Path(path), json.loads)
+    if not isinstance(evaluation, dict) or not {"top1", "k", "classes", "predictions"} <= evaluation.keys():
+        raise UserError(f"{path}: was not written by tools/eval.py --json")
+    return evaluation
+
+
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Put runs together whose configs differ by seed and `PLACES` only; baselines first, then aligned, then control.
 

@@ -14,10 +14,14 @@ def main() -> None:
         description=__doc__
         + " Runs that differ by seed only are put together. Needs the runs' folders and no MindSpore. A grid file "
         "(configs/ablation/) is trained and evaluated first, as far as it is not yet; stopped, it goes on when it is "
-        "started again."
+        "started again. Two files of tools/eval.py --json are compared as two checkpoints, by McNemar's test."
     )
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN|GRID.yaml", type=Path, help="folders of finished, evaluated runs; or one grid"
+        "runs",
+        nargs="+",
+        metavar="RUN|GRID.yaml|EVAL.json",
+        type=Path,
+        help="folders of finished, evaluated runs; or one grid; or two evaluations",
     )
     parser.add_argument(
         "--output", metavar="DIR", type=Path, help="compare.md and compare.html go here (a grid's: its own output)"
@@ -28,10 +32,14 @@ def main() -> None:
         if len(arguments.runs) > 1 or arguments.split:
             parser.error("a grid is compared alone, on the split that it names")
         compare_grid(arguments.runs[0], arguments.output)
-    elif arguments.output:
-        compare_runs(arguments.runs, arguments.split or "test", arguments.output)
+    elif not arguments.output:
+        parser.error("--output is needed")
+    elif all(path.suffix == ".json" for path in arguments.runs):
+        if len(arguments.runs) != 2 or arguments.split:
+            parser.error("two evaluations are compared, on the split that they are of")
+        compare_two(*arguments.runs, arguments.output)
     else:
-        parser.error("runs need --output")
+        compare_runs(arguments.runs, arguments.split or "test", arguments.output)
 
 
 def compare_runs(folders: list[Path], split: str, output: Path) -> None:
@@ -46,6 +54,12 @@ def compare_runs(folders: list[Path], split: str, output: Path) -> None:
     atomic_write(output / "compare.md", text)
     atomic_write(output / "compare.html", page)
     print(text)
+
+
+def compare_two(first: Path, second: Path, output: Path) -> None:
+    from mindspore_gpt4image.report.two_checkpoints import read_two, write_two
+
+    print(write_two(read_two(first, second), output))
 
 
 def compare_grid(path: Path, output: Path | None) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
 from mindspore_gpt4image.config import differences
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.runs import PLACES, Group, Run, option, shown
+from mindspore_gpt4image.runs import PLACES, Group, option, shown
 from mindspore_gpt4image.statistics import (
     PairedDifference,
     bootstrap_over_images,
@@ -161,7 +161,7 @@ class Comparison:
         for pair in self.pairs:
             runs = [{run.seed: run for run in group.runs} for group in (pair.first, pair.second)]
             for seed in sorted(runs[0].keys() & runs[1].keys()):
-                found = mcnemar(*(correct(by_seed[seed]) for by_seed in runs))
+                found = mcnemar(*(correct(by_seed[seed].evaluation) for by_seed in runs))
                 name = f"{pair.second.label} − {pair.first.label}"
                 p = "< 0.001" if found.p < 0.001 else f"{found.p:.3f}"
                 rows.append([name, str(seed), str(found.only_second), str(found.only_first), p])
@@ -172,15 +172,9 @@ class Comparison:
         """The classes that the first pair gains and loses most in, averaged over seeds; None without a pair."""
         if not self.pairs:
             return None
-        pair = self.pairs[0]
-        before, after = class_accuracy(pair.first), class_accuracy(pair.second)
-        order = sorted(before, key=lambda name: before[name] - after[name])
-        chosen = order if len(order) <= 2 * MOST_CHANGED else order[:MOST_CHANGED] + order[-MOST_CHANGED:]
-        rows = [
-            [name, f"{before[name]:.1f}", f"{after[name]:.1f}", f"{after[name] - before[name]:+.1f}"] for name in chosen
-        ]
-        title = f"Classes that differ most, top-1 on {self.split} in percent"
-        return Table(title, ["class", pair.first.label, pair.second.label, "difference"], rows)
+        first, second = self.pairs[0].first, self.pairs[0].second
+        accuracies = class_accuracy(first), class_accuracy(second)
+        return class_differences(*accuracies, (first.label, second.label), self.split)
 
     def options_table(self) -> Table | None:
         """The options in which the groups' configs differ; None where there is one group."""
@@ -244,7 +238,8 @@ def compare(groups: Sequence[Group], split: str) -> Comparison:
     """
     runs = [run for group in groups for run in group.runs]
     for run in runs[1:]:
-        _check_same_images(runs[0], run, split)
+        place = run.folder / f"eval-{split}.json"
+        check_same_images(runs[0].evaluation, runs[0].folder, run.evaluation, place)
     pairs = list(combinations(sorted(groups, key=_claim), 2))
     pairs.sort(key=lambda pair: -_claim(pair[1]))
     return Comparison(split, list(groups), [_pair(first, second) for first, second in pairs])
@@ -258,9 +253,21 @@ def class_accuracy(group: Group) -> dict[str, float]:
     }
 
 
-def correct(run: Run) -> np.ndarray:
+def class_differences(
+    before: Mapping[str, float], after: Mapping[str, float], names: tuple[str, str], split: str
+) -> Table:
+    """The classes that gain most and those that lose most; `before` and `after` are top-1 in percent by class."""
+    order = sorted(before, key=lambda name: before[name] - after[name])
+    chosen = order if len(order) <= 2 * MOST_CHANGED else order[:MOST_CHANGED] + order[-MOST_CHANGED:]
+    rows = [
+        [name, f"{before[name]:.1f}", f"{after[name]:.1f}", f"{after[name] - before[name]:+.1f}"] for name in chosen
+    ]
+    return Table(f"Classes that differ most, top-1 on {split} in percent", ["class", *names, "difference"], rows)
+
+
+def correct(evaluation: Mapping[str, Any]) -> np.ndarray:
     """Whether each image was classified rightly, in the order of the ids; bool [images]."""
-    images = sorted(run.evaluation["predictions"], key=lambda image: image["id"])
+    images = sorted(evaluation["predictions"], key=lambda image: image["id"])
     return np.array([image["predicted"][0] == image["class"] for image in images])
 
 
@@ -285,14 +292,17 @@ def _pair(first: Group, second: Group) -> Pair:
     if difference is None:
         return Pair(first, second, None, None)
     common = set(first.seeds) & set(second.seeds)
-    right = [np.stack([correct(run) for run in group.runs if run.seed in common]) for group in (first, second)]
+    right = [
+        np.stack([correct(run.evaluation) for run in group.runs if run.seed in common]) for group in (first, second)
+    ]
     return Pair(first, second, difference, bootstrap_over_images(*right))
 
 
-def _check_same_images(one: Run, other: Run, split: str) -> None:
-    images = [{(image["id"], image["class"]) for image in run.evaluation["predictions"]} for run in (one, other)]
+def check_same_images(one: Mapping[str, Any], place: object, other: Mapping[str, Any], other_place: object) -> None:
+    """Refuse evaluations of different images; the places name them in the error."""
+    images = [{(image["id"], image["class"]) for image in evaluation["predictions"]} for evaluation in (one, other)]
     if odd := images[0] ^ images[1]:
         raise UserError(
-            f"{other.folder / f'eval-{split}.json'}: is about other images than that of {one.folder} "
+            f"{other_place}: is about other images than that of {place} "
             f"({len(odd)} differ, one is {min(odd)[0]}); evaluate both on the same data"
         )

@@ -28,7 +28,7 @@ def gallery(comparison: Comparison, images: ImageSet, texts: Mapping[str, str]) 
     """
     seed = min(set.intersection(*(set(group.seeds) for group in comparison.groups)))
     runs = {group.arm: next(run for run in group.runs if run.seed == seed) for group in comparison.groups}
-    baseline, aligned = correct(runs["baseline"]), correct(runs["aligned"])
+    baseline, aligned = (correct(runs[arm].evaluation) for arm in ("baseline", "aligned"))
     answers = {arm: _by_id(run) for arm, run in runs.items()}
     ids = sorted(answers["aligned"])
     position_of = {id: position for position, id in enumerate(images.ids)}
