@@ -253,6 +253,13 @@ def test_rand_augment_follows_crop_and_flip(images):
     assert (after == next(expected)[0]).all()
 
 
+def test_bicubic_is_pillow_s_also_where_it_makes_images_smaller(images):
+    augmentation = Augmentation(11, crop="none", flip=0.0, interpolation="bicubic")
+    pixels, positions = next(train_batches(images, np.arange(4), augmentation, 4, seed=0, workers=1))
+    expected = [images.rgb(position).resize((11, 11), Image.BICUBIC) for position in positions]
+    assert (pixels == np.stack([np.asarray(image) for image in expected])).all()
+
+
 @pytest.mark.parametrize("crop", ["random_resized", "padded", "none"])
 def test_every_crop_gives_the_network_s_size(images, crop):
     augmentation = Augmentation(12, crop=crop, interpolation="bicubic")
