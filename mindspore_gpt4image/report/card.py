@@ -23,7 +23,7 @@ from mindspore_gpt4image.sources.descriptions import file_sha256
 
 # Fig. 4 of the paper: 50 classes, 250 images each.
 MAP_CLASSES, MAP_IMAGES = 50, 250
-EXAMPLES = 12
+EXAMPLES, ODD_EXAMPLES, MOST_SHARED = 12, 6, 8
 _SIDE = 112
 _QUANTILES = {"min": 0, "median": 50, "p95": 95, "max": 100}
 
@@ -58,7 +58,9 @@ class Described:
         number = {split: n for n, split in enumerate(splits)}
         # Equal only where both text and split are: images of different splits are never in one batch.
         in_split = np.asarray(texts.texts) + np.array([number[id.split("/")[0]] for id in texts.ids])
-        _, images = np.unique(in_split, return_counts=True)
+        _, first, images = np.unique(in_split, return_index=True, return_counts=True)
+        most = [n for n in np.argsort(-images, kind="stable")[:MOST_SHARED] if images[n] > 1]
+        shared = read_some(texts, [texts.ids[first[n]] for n in most])
         mentions = [mention for mention in texts.mentions if mention >= 0]
         found = {
             "descriptions": str(texts.descriptions),
@@ -69,7 +71,7 @@ class Described:
             "classes": len(self.classes),
             "distinct_texts": len(set(texts.texts)),
             "share_of_images_that_share_their_text": float(images[images > 1].sum() / len(texts)),
-            "most_images_of_a_text": int(images.max()),
+            "most_shared_texts": [{"text": shared[texts.ids[first[n]]], "images": int(images[n])} for n in most],
             "words": _spread(texts.words),
             "characters": _spread(texts.characters),
             "share_that_repeats_itself": share(texts.repeats),
@@ -149,7 +151,7 @@ def overview(sets: Sequence[Described]) -> Table:
         ("classes", lambda s: f"{s['classes']:,}"),
         ("distinct texts", lambda s: f"{s['distinct_texts']:,}"),
         ("images that share their text within a split", lambda s: _percent(s["share_of_images_that_share_their_text"])),
-        ("most images of one text", lambda s: f"{s['most_images_of_a_text']:,}"),
+        ("most images of one text", lambda s: f"{s['most_shared_texts'][0]['images']:,}"),
         ("words: mean", lambda s: f"{s['words']['mean']:.1f}"),
         ("words: 5% are longer than", lambda s: f"{s['words']['p95']:.0f}"),
         ("tokens: mean", lambda s: f"{s['tokens']['mean']:.1f}"),
@@ -192,33 +194,43 @@ def remarks(each: Described) -> list[str]:
 
 
 def examples(each: Described, images: DescribedImages) -> list[dict[str, Any]]:
-    """Parts of the gallery: images whose text speaks most for their class, and most against it, one a class each."""
-    found = each.separability
-    if found is None:
-        return []
-    order = np.argsort(-found.margin, kind="stable")
-    order = order[np.isfinite(found.margin[order])]
-    best, worst = _one_a_class(order, found.label), _one_a_class(order[::-1], found.label)
-    ids = [each.texts.ids[position] for position in each.known]
-    texts = read_some(each.texts, [ids[n] for n in best + worst])
+    """Parts of the gallery: texts that speak most for their class, and most against it, one a class each; odd ones.
+
+    Returns:
+        Of each part its `title` and `cards`; a card's `verdict` says how its text stands to the classes, where known.
+    """
+    texts, found = each.texts, each.separability
+    parts, verdicts = {}, {}
+    if found:
+        order = np.argsort(-found.margin, kind="stable")
+        order = order[np.isfinite(found.margin[order])]
+        clear, unclear = _first_of_each(order, found.label), _first_of_each(order[::-1], found.label)
+        parts["Texts that speak most clearly for their class"] = each.known[clear]
+        parts["Texts that speak most clearly for another class"] = each.known[unclear]
+        verdicts = {int(each.known[n]): _verdict(each, n) for n in (*clear, *unclear)}
+    parts["Texts that repeat themselves"] = np.flatnonzero(np.asarray(texts.repeats))[:ODD_EXAMPLES]
+    longest = np.argsort(-np.asarray(texts.words), kind="stable")
+    parts["The longest texts"] = _first_of_each(longest, np.asarray(texts.texts))[:ODD_EXAMPLES]
+    shown = read_some(texts, [texts.ids[n] for chosen in parts.values() for n in chosen])
 
     def card(n: int) -> dict[str, Any]:
-        right = found.nearest[n] == found.label[n]
-        other = each.classes[found.rival[n] if right else found.nearest[n]]
+        id = texts.ids[n]
         return {
-            "id": ids[n],
-            "picture": thumbnail(images.rgb(ids[n]), _SIDE),
-            "class": each.classes[found.label[n]],
-            "text": texts[ids[n]],
-            "right": bool(right),
-            "other": other,
-            "margin": float(found.margin[n]),
+            "id": id,
+            "picture": thumbnail(images.rgb(id), _SIDE),
+            "class": texts.classes[n] or id,
+            "text": shown[id],
+            "verdict": verdicts.get(n),
         }
 
-    return [
-        {"title": "Texts that speak most clearly for their class", "cards": [card(n) for n in best]},
-        {"title": "Texts that speak most clearly for another class", "cards": [card(n) for n in worst]},
-    ]
+    return [{"title": title, "cards": [card(int(n)) for n in chosen]} for title, chosen in parts.items() if len(chosen)]
+
+
+def _verdict(each: Described, n: int) -> dict[str, Any]:
+    found = each.separability
+    right = found.nearest[n] == found.label[n]
+    other = each.classes[found.rival[n] if right else found.nearest[n]]
+    return {"right": bool(right), "other": other, "margin": float(found.margin[n])}
 
 
 def text_map(each: Described, images: DescribedImages) -> dict[str, Any]:
@@ -294,7 +306,8 @@ def _labels(sets: Sequence[TextSet]) -> list[str]:
     return [f"{each.descriptions}: {each.key}" for each in sets]
 
 
-def _one_a_class(order: np.ndarray, labels: np.ndarray) -> list[int]:
+def _first_of_each(order: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Of positions in their order the first with each label, `EXAMPLES` at most."""
     _, first = np.unique(labels[order], return_index=True)
     return order[np.sort(first)][:EXAMPLES].tolist()
 
@@ -312,5 +325,5 @@ def _percent(value: float) -> str:
 def _cell(show, column: dict[str, Any]) -> str:
     try:
         return show(column)
-    except (KeyError, TypeError):
-        return "–"  # there is no store, or no class has a name
+    except (KeyError, TypeError, IndexError):
+        return "–"  # there is no store, no class has a name, no text is shared

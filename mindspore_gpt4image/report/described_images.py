@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
@@ -42,17 +42,20 @@ class DescribedImages:
             if id in self._place:
                 images, position = self._place[id]
                 return images.rgb(position)
-            return open_rgb(self._root / id)
+            return open_rgb(self._path(id))
         except UserError:
             return Image.new("RGB", *_NO_PICTURE)
-
-    def has(self, id: str) -> bool:
-        """Whether there is a picture of this image."""
-        return id in self._place or (self._root / id).is_file()
 
     def select(self, ids: Sequence[str], labels: np.ndarray, classes: Sequence[str]) -> ImageSet:
         """Some images as a set."""
         return ImageSet(self._root, "", list(ids), labels, tuple(classes), _Reader(self, ids))
+
+    def _path(self, id: str) -> Path:
+        path = PurePosixPath(id)
+        if path.is_absolute() or ".." in path.parts:
+            # A page must not show what a set from elsewhere points at on this machine.
+            raise UserError(f"id {id!r}: leads out of {self._root}")
+        return self._root / path
 
 
 class _Reader:

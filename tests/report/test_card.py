@@ -16,9 +16,11 @@ def test_images_of_a_folder(tmp_path):
     ids = make_images(tmp_path, "train", 2)
     images = DescribedImages(tmp_path)
     assert images.classes is None
-    assert (images.has(ids[0]), images.has("train/red/99.png")) == (True, False)
     assert images.rgb(ids[0]).size == (16, 16)
     (tmp_path / ids[1]).write_bytes(b"no image")
+    inside = DescribedImages(tmp_path / "train")
+    assert inside.rgb("/".join(ids[0].split("/")[1:])).size == (16, 16)
+    assert inside.rgb(f"../{ids[0]}").size == inside.rgb(str(tmp_path / ids[0])).size == (8, 8)
     for id in (ids[1], "train/red/99.png"):
         assert images.rgb(id).getcolors() == [(64, (238, 238, 238))]
     selected = images.select(ids[::-1], np.arange(6), list("abcdef"))
@@ -33,6 +35,7 @@ def test_classes_and_images_of_cifar(tmp_path):
     write_descriptions(tmp_path / "d.jsonl", [{"id": id, "short": f"a {CLASSES['cifar10'][1]}"} for id in ids])
     (described,), images = describe_sets([tmp_path / "d.jsonl"])
     assert described.texts.classes == [CLASSES["cifar10"][label] for label in labels]
+    assert described.statistics["most_shared_texts"] == [{"text": "a car", "images": 20}]
     assert described.statistics["share_that_names_its_class"] == pytest.approx(np.mean(labels == 1))
     np.testing.assert_array_equal(np.asarray(images.rgb(ids[3])).transpose(2, 0, 1), pixels[3])
 

@@ -142,6 +142,7 @@ def test_the_page_in_a_browser(described, tmp_path):
     result = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in result.stderr
     found = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', result.stdout)[1])
-    # The figure; of each set the clearest and the least clear text of each of three classes.
-    assert (found["pictures"], found["broken"]) == (1 + 2 * 6, 0)
+    # The figure; of each set the clearest and the least clear text of each of three classes and the six longest; of
+    # the long texts, which all repeat themselves, six more.
+    assert (found["pictures"], found["broken"]) == (1 + 2 * (6 + 6) + 6, 0)
     assert "field" in found["tips"][0] and "The image shows" in found["tips"][1]
