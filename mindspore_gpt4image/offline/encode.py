@@ -109,7 +109,11 @@ def encode_descriptions(
     folder = output.with_name(f".{output.name}.encoding-{key}")
     path = folder / "texts.sqlite"
     if ranks.rank == 0 and not path.exists():
-        TextTable.write(path, descriptions, text)
+        try:
+            TextTable.write(path, descriptions, text)
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
     while not path.exists():
         if is_encoded(output, wanted):
             return None  # the others needed no help

@@ -341,6 +341,7 @@ def test_an_id_that_comes_twice(tmp_path, output):
     with pytest.raises(UserError) as caught:
         encode_descriptions(path, "short", WordEncoder(), output)
     assert str(caught.value) == f"{path}, line 3: id 'a' was on line 1 already; keep one of the two"
+    assert leftovers(output) == []
 
 
 def test_is_encoded(descriptions, output):
