@@ -115,7 +115,7 @@ def _describe(topic: str, images: ImageSet, report: Report) -> None:
         f"{images.root}/{images.split}: {len(images):,} images, {len(images.classes):,} classes of "
         f"{sizes.min():,} to {sizes.max():,}",
     )
-    for line in replace(images, broken={}).left_out:
+    for line in replace(images, broken={}).notes:
         report.note(topic, line)
 
 

@@ -68,9 +68,7 @@ def images(root):
 def test_what_is_an_image_and_what_is_not(images):
     assert images.ids == sorted(f"train/up/{name}" for name in IMAGES)
     assert images.classes == ("up",)
-    assert images.left_out == [
-        f"{images.root}/train: left out files that are not read as images: 1 without an ending, 1 .txt"
-    ]
+    assert images.notes == [f"{images.root}/train: files that are not read as images: 1 without an ending, 1 .txt"]
 
 
 def test_prediction_takes_the_same_files(root, images):

@@ -8,6 +8,7 @@ failures.jsonl beside the output.
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from mindspore_gpt4image.errors import UserError, run_command
@@ -31,6 +32,9 @@ def main() -> None:
     own = {"short": arguments.prompt_short, "long": arguments.prompt_long}
     prompts = {key: PROMPTS[key] if own[key] is None else own[key] for key in arguments.text}
     image_sets = [list_images(arguments.data, split) for split in arguments.split]
+    if ranks.rank == 0:
+        for line in (line for images in image_sets for line in images.notes):
+            print(f"note: {line}", file=sys.stderr)
     journal = Journal(arguments.output, arguments.text, ranks)
     share, missing = missing_images(image_sets, journal, ranks)
     if not missing:

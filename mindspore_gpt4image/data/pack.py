@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -77,6 +78,8 @@ def pack(
         classes = images.classes
         is_train = name == "train"
         texts = _join(images, store, missing_text if is_train else None) if store else None
+        for line in images.notes:
+            print(f"note: {line}", file=sys.stderr)
         contents.append(_Split(images, texts, max_side if is_train else None))
     plan = _plan(contents, shard_images)
     _begin(output, plan)

@@ -56,7 +56,7 @@ def evaluate(
             that does not go with the checkpoint, labels that do not go with the split.
     """
     images = _list_images(classifier, split, data, folder_names).checked()
-    for line in images.left_out:
+    for line in images.notes:
         print(f"note: {line}", file=sys.stderr)
     stores = {option: open_store(classifier, option, path) for option, path in _stores(embeddings, class_texts)}
     sets = read_label_sets(label_sets, images) if label_sets else None

@@ -206,7 +206,7 @@ def _read_images(version: _Version, content: bytes, classes: int) -> tuple[np.nd
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"labels go from {labels.min()} to {labels.max()}, of {classes} classes")
     # Published as planes of red, green and blue.
-    return pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1), labels
+    return np.ascontiguousarray(pixels.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)), labels
 
 
 def _field(content: Any, *keys: str) -> Any:

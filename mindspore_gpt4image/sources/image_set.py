@@ -80,15 +80,15 @@ class ImageSet:
         return len(self.ids)
 
     @property
-    def left_out(self) -> list[str]:
-        """What lies among the images and is not in the set, for the user to see: a line a kind."""
+    def notes(self) -> list[str]:
+        """What a user should know of the folder: files that are not read, and broken ones; a line a kind."""
         lines, place = [], self.root / self.split
         if self.skipped:
             kinds = ", ".join(f"{count} {ending or 'without an ending'}" for ending, count in self.skipped.items())
-            lines.append(f"{place}: left out files that are not read as images: {kinds}")
+            lines.append(f"{place}: files that are not read as images: {kinds}")
         if self.broken:
             first = next(iter(self.broken.values()))
-            lines.append(f"{place}: left out {len(self.broken)} broken images, first: {first}")
+            lines.append(f"{place}: broken images: {len(self.broken)}, first: {first}")
         return lines
 
     def checked(self, skip_broken: bool = False) -> ImageSet:

@@ -51,7 +51,7 @@ def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
     run = set_up(config)
     resume(run)
     if run.is_main:
-        for line in (*run.train_set.left_out, *run.val_set.left_out):
+        for line in (*run.train_set.notes, *run.val_set.notes):
             print(f"note: {line}", file=sys.stderr)
         save_config(config, run.folder / CONFIG)
         run.model.save(run.folder / "model.yaml")

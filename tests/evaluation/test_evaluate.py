@@ -1,6 +1,7 @@
 """All that is measured of one untrained checkpoint, which is built once for all tests here."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -77,6 +78,22 @@ def test_answers_among_the_folders_that_are_there(classifier, data, tmp_path):
     limited = measure(classifier, "some", data=tmp_path, only_classes_of_split=True)
     assert (limited["k"], limited["top5"]) == (2, 100.0)
     assert {name for image in limited["predictions"] for name in image["predicted"]} == set(NAMES[:2])
+
+
+def test_files_that_are_no_images_are_listed_once_and_broken_ones_refused(classifier, data, tmp_path, capsys):
+    folder = shutil.copytree(data / "test", tmp_path / "test")
+    for name in (".DS_Store", "._00.png", "Thumbs.db", "a.txt", "b.TXT", "c.heic"):
+        (folder / "red" / name).write_bytes(b"\0" * 100)
+    assert measure(classifier, data=tmp_path)["predictions"] == measure(classifier)["predictions"]
+    said = capsys.readouterr().err
+    assert said.count("note: ") == 1
+    assert f"note: {folder}: files that are not read as images: 1 .heic, 2 .txt" in said
+    (folder / "red" / "00.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"test/red/00.png: cannot be decoded: the file is empty"):
+        measure(classifier, data=tmp_path)
+    (folder / "red").rename(folder / "yellow")
+    with pytest.raises(UserError, match=r"test: 1 of its 3 classes are none of the 3 known ones \(first: 'yellow'\)"):
+        measure(classifier, data=tmp_path)
 
 
 def test_a_store_of_another_space_is_refused(classifier, tmp_path):
