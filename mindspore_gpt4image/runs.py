@@ -167,8 +167,14 @@ def shown(value: Any) -> str:
 def _read_evaluation(folder: Path, config: dict, split: str) -> dict[str, Any]:
     path = folder / f"eval-{split}.json"
     evaluation = _parse(path, json.loads) if path.is_file() else None
-    if evaluation is None or evaluation["epoch"] != config["epochs"]:
-        fault = "there is no such file" if evaluation is None else f"was made after epoch {evaluation['epoch']}"
+    fault = None
+    if evaluation is None:
+        fault = "there is no such file"
+    elif evaluation["epoch"] != config["epochs"]:
+        fault = f"was made after epoch {evaluation['epoch']}"
+    elif "retrieval" in evaluation and "text_to_image" not in evaluation["retrieval"]:
+        fault = "was made by an earlier version"
+    if fault:
         embeddings = "" if config["loss"]["alignment"] == "none" else f" --embeddings {config['data']['embeddings']}"
         raise UserError(
             f"{path}: {fault}; make it: "

@@ -71,6 +71,17 @@ def test_names_a_damaged_file_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_an_evaluation_of_an_earlier_version_is_to_be_made_anew(tmp_path):
+    path = make_run(tmp_path / "a", "aligned", 0, 6) / "eval-test.json"
+    evaluation = json.loads(path.read_text())
+    del evaluation["retrieval"]["text_to_image"]
+    path.write_text(json.dumps(evaluation))
+    with pytest.raises(
+        UserError, match="eval-test.json: was made by an earlier version; make it: python tools/eval.py"
+    ):
+        read_run(tmp_path / "a", "test")
+
+
 def test_a_baseline_is_evaluated_without_embeddings(tmp_path):
     folder = make_run(tmp_path / "a", "baseline", seed=0, right=6)
     with pytest.raises(UserError, match=f"--split val --json {folder}/eval-val.json$"):
