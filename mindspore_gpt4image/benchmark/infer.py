@@ -29,7 +29,9 @@ from mindspore_gpt4image.export import FORMATS, export_classifier
 from mindspore_gpt4image.model_info import ModelInfo
 from mindspore_gpt4image.models import create_network
 
-BATCHES = (1, 16)
+# Batch sizes and how often each is measured.
+RUNS = {1: 100, 16: 30}
+QUICK_RUNS = {1: 30, 16: 10}
 
 Logits = Callable[[np.ndarray], np.ndarray]
 
@@ -39,7 +41,6 @@ def comparisons(quick: bool) -> Iterator[Comparison]:
 
     Quick: ResNet-50 alone, with fewer runs.
     """
-    runs = 20 if quick else 100
     with_torch = all(importlib.util.find_spec(package) for package in ("torch", "transformers"))
     if not with_torch:
         print("note: torch or transformers is not installed, so PyTorch is left out", file=sys.stderr)
@@ -50,7 +51,7 @@ def comparisons(quick: bool) -> Iterator[Comparison]:
             with TemporaryDirectory() as folder:
                 baseline = exported(network, name, Path(folder, "baseline", f"a{ending}"))
                 aligned = exported(random_network(name, "linear"), name, Path(folder, "aligned", f"a{ending}"))
-            for batch in BATCHES:
+            for batch, runs in (QUICK_RUNS if quick else RUNS).items():
                 pixels, _ = random_images(batch, SIDE)
                 of = f"{name}, {SIDE} px, {format}, batch {batch}"
                 times = [milliseconds(partial(logits, pixels)) for logits in (aligned, baseline)]
