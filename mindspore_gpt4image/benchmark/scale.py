@@ -23,7 +23,8 @@ class Setting:
         parameters: of the network with its projection.
         devices: in a node.
         cores: of a node's CPU for each device.
-        images_per_core: that a core loads in a second; measured by `tools/benchmark.py pipeline`.
+        images_per_core: that a core loads in a second; measured, 1000 / (CPU ms an image) of `tools/benchmark.py
+            pipeline`.
         id_bytes: of the longest image id.
     """
 
@@ -33,7 +34,7 @@ class Setting:
     parameters: int = 25_557_032 + 2048 * 512
     devices: int = 8
     cores: int = 12
-    images_per_core: float = 0.0
+    images_per_core: float = 480.0
     id_bytes: int = 38
 
 
@@ -72,8 +73,8 @@ def matrix_bytes(texts: int, dim: int, processes: int) -> int:
 def table(setting: Setting) -> str:
     """Markdown: a line for each number of ranks."""
     lines = [
-        "| ranks | alignment, received a step | gradients, received a step | host, images/s per device "
-        "| store, memory a node |",
+        "| ranks | alignment, received a step (computed) | gradients, received a step (computed) "
+        "| host, images/s per device (measured on a core) | store, memory a node (computed) |",
         "| ---: | ---: | ---: | ---: | ---: |",
     ]
     host = setting.images_per_core * setting.cores

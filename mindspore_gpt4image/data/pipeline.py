@@ -21,6 +21,8 @@ from mindspore_gpt4image.sources.packed import PackedImages
 
 # Encoded images in memory beyond those that MindData holds.
 _READ_AHEAD = 64
+# A thread reads so many at a time: handing over each one costs as much as reading it.
+_BLOCK = 8
 # A pipeline of MindData lasts this long. To start one takes a moment, to read one again takes its images.
 SEGMENT_STEPS = 1000
 # Most segments in an epoch, and most workers.
@@ -194,8 +196,13 @@ class _EncodedImages:
         self.images, self.order, self.threads = images, order.tolist(), threads
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for position, data in read_ahead(self._encoded, self.order, self.threads, _READ_AHEAD):
-            yield np.frombuffer(data, np.uint8), np.array(position, np.int64)
+        blocks = [self.order[start : start + _BLOCK] for start in range(0, len(self.order), _BLOCK)]
+        for positions, encoded in read_ahead(self._read, blocks, self.threads, _READ_AHEAD // _BLOCK):
+            for position, data in zip(positions, encoded):
+                yield np.frombuffer(data, np.uint8), np.array(position, np.int64)
+
+    def _read(self, positions: list[int]) -> list[bytes]:
+        return [self._encoded(position) for position in positions]
 
     def _encoded(self, position: int) -> bytes:
         data = self.images.encoded(position)

@@ -1,4 +1,6 @@
-"""The formulas of scale, by hand and against what really crosses between ranks."""
+"""The formulas of scale, by hand and against what really crosses between ranks; the README's table is theirs."""
+
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -6,12 +8,16 @@ import pytest
 from mindspore import Tensor, ops
 
 from mindspore_gpt4image.benchmark.scale import (
+    Setting,
     alignment_bytes,
     gradient_bytes,
     matrix_bytes,
     store_bytes,
+    table,
 )
 from mindspore_gpt4image.losses import GPT4ImageLoss
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_bytes_of_the_alignment():
@@ -48,3 +54,7 @@ def test_the_loss_gathers_just_that(alignment):
     rows = Tensor(np.eye(5, 6, dtype=np.float32))
     Counted(alignment)(rows, labels, rows, rows, text_ids)
     assert sum(received) == alignment_bytes(alignment, 3, 5, 6)
+
+
+def test_the_readme_has_this_table():
+    assert table(Setting()) in README.read_text(encoding="utf-8")

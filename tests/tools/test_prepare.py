@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tiny_data import make_data_set
 
 PREPARE = Path(__file__).parents[2] / "tools" / "prepare.py"
 
@@ -44,6 +45,27 @@ def test_a_users_mistake_is_one_line(tmp_path):
     ]
 
 
+def test_a_data_set_is_packed_and_a_mistake_is_one_line(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    make_data_set(root)
+    options = ("pack", "--data", root, "--embeddings", root / "short.mindrecord", "--output", tmp_path / "packed")
+    result = prepare(*options, "--max-side", 12, "--shard-images", 20)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        f"{tmp_path / 'packed'}: packed and verified, 3 classes, with texts encoded by random",
+        "  train: 24 images in 2 shard(s), no side longer than 12 pixels",
+        "  val: 9 images in 1 shard(s)",
+    ]
+    refused = prepare(*options)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.splitlines() == [
+        f"error: {tmp_path / 'packed'}: holds another pack (it differs in splits); "
+        "choose another --output, or delete the folder"
+    ]
+
+
 def test_wrong_syntax_exits_2():
     assert prepare().returncode == 2
     assert prepare("emoji").returncode == 2
+    assert prepare("pack", "--data", ".", "--output", "x", "--max-side", "0").returncode == 2
