@@ -91,7 +91,7 @@ def measured(count: int, runs: int) -> Iterator[Comparison]:
         yield from ours.against(mindcv, f"folder against MindCV's loader, {of}", runs, goal=1.15, cpu_goal=1 / 1.15)
         if importlib.util.find_spec("torch"):
             pytorch = Loader(lambda: torch_loader(root))
-            yield from ours.against(pytorch, f"folder against PyTorch's, {of}", runs, goal=2.5, cpu_goal=1 / 2.5)
+            yield from ours.against(pytorch, f"folder against PyTorch's, {of}", runs, goal=2.5)
         else:
             print("note: torch is not installed, so PyTorch's DataLoader is left out", file=sys.stderr)
         texts = join_texts(folder, EmbeddingStore.open(store))
