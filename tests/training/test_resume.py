@@ -97,6 +97,8 @@ EVERYTHING = {
     "augment__mixup": 0.8,
     "augment__cutmix": 1.0,
     "augment__erasing": 0.25,
+    "augment__rand_augment": "rand-m9-mstd0.5-inc1",
+    "augment__repeats": 3,
     "augment__mix_off_epoch": 20,
     "model__projection": "mlp",
 }
