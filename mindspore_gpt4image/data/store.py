@@ -35,7 +35,6 @@ _BLOCK_ROWS = 4096
 _MAX_HEADER_BYTES = 128 << 20  # MindRecord's own limit
 _FORBIDDEN_IN_NAMES = "\\/:*?\"<>|`&';"  # by MindRecord
 _CACHE_LAYOUT = 1  # part of a cache's name: raise it when the arrays change
-_HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)  # every float16 by its bits
 _QUIET_SECONDS = 5  # copying that takes longer shows its progress
 
 
@@ -382,11 +381,20 @@ class _RowFile:
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
         """The rows at `numbers`, float32 [len(numbers), k]."""
-        size = self._row_bytes
-        data = b"".join([os.pread(self._descriptor, size, start) for start in (numbers * size).tolist()])
+        size, file, read = self._row_bytes, self._descriptor, os.pread
+        data = b"".join([read(file, size, start) for start in (numbers * size).tolist()])
         rows = np.frombuffer(data, self._dtype).reshape(len(numbers), self._dim)
-        # NumPy's own conversion takes twice as long.
-        return _HALVES.take(rows.view(np.uint16)) if self._dtype == np.float16 else rows.copy()
+        return _to_float32(rows) if self._dtype == np.float16 else rows.copy()
+
+
+def _to_float32(halves: np.ndarray) -> np.ndarray:
+    """Finite float16 as float32, exactly; NumPy's own conversion takes several times as long."""
+    bits = halves.view(np.int16).astype(np.int32)
+    bits <<= 13  # the exponent to its place
+    bits &= ~0x70000000  # copies of the sign
+    numbers = bits.view(np.float32)
+    numbers *= np.float32(2.0**112)  # the difference of the exponents' biases
+    return numbers
 
 
 def _find_cache(name: str, places: Sequence[Path]) -> Path | None:

@@ -264,6 +264,13 @@ def test_a_folder_that_cannot_be_written(shared_folder, monkeypatch):
         )
 
 
+def test_every_finite_half_is_converted_exactly():
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(2, -1)
+    expected = halves.astype(np.float32)
+    np.testing.assert_array_equal(store_module._to_float32(halves).view(np.int32), expected.view(np.int32))
+
+
 def test_memory_grows_by_the_rows_that_are_read(written, tmp_path):
     """256 of 200,000 rows: 64 kB, where a map of the file would bring in its neighbourhood too."""
     cache = tmp_path / "arrays"
@@ -273,7 +280,7 @@ def test_memory_grows_by_the_rows_that_are_read(written, tmp_path):
     np.save(cache / "ids.npy", ids)
     np.save(cache / "order.npy", np.arange(count))
     np.save(cache / "text_ids.npy", np.arange(count))
-    rows = np.arange(count * dim, dtype=np.uint16).reshape(count, dim).view(np.float16)
+    rows = (np.arange(count * dim) % 30_000).astype(np.uint16).reshape(count, dim).view(np.float16)
     rows.tofile(cache / "embeddings")
     store = EmbeddingStore(written, {"dim": dim, "dtype": "float16"}, cache)
     numbers = np.random.default_rng(0).integers(0, count, 256)
