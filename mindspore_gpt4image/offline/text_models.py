@@ -141,7 +141,10 @@ def _mean_pooled(name: str, source: str, config: PretrainedConfig, tokenizer: Pr
         raise UserError(f"text encoder {name}: was not trained with mean pooling; give a model that was, or a CLIP")
     limits = _read_json(source, "sentence_bert_config.json")
     model = _load_weights(name, AutoModel, source, config)
-    positions = limits.get("max_seq_length") or getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    positions = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
+    # RoBERTa and its like count positions from the padding's number on.
+    positions -= 1 + getattr(getattr(model, "embeddings", None), "padding_idx", -1)
+    positions = min(positions, limits.get("max_seq_length") or positions)
     return TextModel(model, tokenizer, mean_embedding, config.hidden_size, positions)
 
 

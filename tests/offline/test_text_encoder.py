@@ -17,6 +17,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    RobertaConfig,
+    RobertaModel,
     T5Config,
 )
 
@@ -213,6 +215,23 @@ def test_the_hash_is_that_of_weights_and_vocabulary(tmp_path, clip_folder):
     assert TextEncoder.load(copied).sha256 != sha256
     write_clip(tmp_path / "shorter", positions=56)
     assert TextEncoder.load(tmp_path / "shorter").sha256 != sha256
+
+
+def test_a_model_that_counts_positions_from_its_padding_on(tmp_path):
+    write_bert(tmp_path / "roberta")
+    config = RobertaConfig(
+        vocab_size=10,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=20,
+        pad_token_id=1,
+    )
+    RobertaModel(config).save_pretrained(tmp_path / "roberta")
+    encoder = TextEncoder.load(tmp_path / "roberta")
+    assert encoder.context_length == 18
+    assert np.isfinite(encoder.encode(["dog " * 40])).all()
 
 
 def test_the_parameters_are_frozen(clip_folder):
