@@ -170,8 +170,8 @@ def _check_place(config: Config, report: Report) -> None:
 
 def _check_machine(config: Config, report: Report) -> None:
     cores = os.cpu_count() or 1
-    workers = f", data.workers={config.data.workers} of {cores} cores"
-    report.note("ranks", f"{distributed.world_size()} on {config.device}{workers}")
+    capped = f", of which {cores} are used, the number of cores" if config.data.workers > cores else ""
+    report.note("ranks", f"{distributed.world_size()} on {config.device}; data.workers={config.data.workers}{capped}")
     if names := distributed.launcher_variables():
         report.note("ranks", f"{', '.join(names)}: set by some launcher, and ignored in a run of one process")
 

@@ -91,6 +91,7 @@ def test_every_fault_is_told_at_once(spoilt, config_of):
         f"run: cannot be written, {spoilt}/descriptions.jsonl is no folder or not yours; choose output="
     )
     text = "\n".join(report.lines)
+    assert "ranks    1 on CPU; data.workers=2" in text
     assert f"{spoilt}/train: files that are not read as images: 1 .txt" in text
     assert "val      lacks 1 classes of train (red)" in text
     assert "join     1 texts have no image (train/blue/99.png)" in text
