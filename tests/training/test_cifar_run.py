@@ -4,7 +4,7 @@ import pytest
 from cifar_archives import write_archive
 from tiny_data import overrides
 
-from mindspore_gpt4image.checkpoint import read_checkpoint
+from mindspore_gpt4image.classifiers import load_classifier
 from mindspore_gpt4image.config import load_config
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.evaluation.evaluate import evaluate
@@ -24,11 +24,11 @@ def test_classes_in_an_order_of_one_s_own_from_training_to_evaluation(tmp_path):
     )
     summary = train(config)
     assert (summary["split"], summary["best_is_selected_on"]) == ("test", "test")
-    checkpoint = read_checkpoint(tmp_path / "run")
-    assert checkpoint.model.classes == ("bird", "plane", "car")
+    classifier = load_classifier(tmp_path / "run")
+    assert classifier.model.classes == ("bird", "plane", "car")
 
     def measure(split="test", data=None):
-        return evaluate(checkpoint, split, data=data, batch_size=4, workers=1)
+        return evaluate(classifier, split, data=data, batch_size=4, workers=1).values
 
     result = measure()
     assert result["top1"] == summary["top1"] == 100
