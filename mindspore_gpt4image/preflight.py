@@ -199,7 +199,7 @@ def _check_step(run: Run, report: Report) -> None:
     text = f"cross-entropy {losses['ce']:.3f}" + (f", alignment {losses['align']:.3f}" if run.texts else "")
     report.note("step", f"compiled in {seconds[0]:.1f} s; then {run.global_batch / seconds[-1]:.1f} images/s, {text}")
     # A dynamic loss scale begins too high on purpose.
-    if run.progress.skipped_in_a_row and run.step.loss_scaler is None:
+    if run.progress.skipped_in_a_row and run.step.loss_scale is None:
         report.fault("step", "the gradient is not finite; lower optimizer.lr or set clip_norm")
     run.classify.set_train(False)
     predict(run.classify.on_arrays, _head(run.val_set, config.batch_size), run.model.transform, config.batch_size, 1)
