@@ -102,9 +102,10 @@ def _percent(part: int, whole: int) -> float | None:
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Row-wise log softmax of float [n, C], in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    """Row-wise log softmax of float [n, C], in float64; NaN in rows with an infinite logit, as a broken network has."""
+    with np.errstate(invalid="ignore"):
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def predict(
