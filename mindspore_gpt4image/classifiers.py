@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Callable, Optional
 
 import numpy as np
 
-from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.errors import UserError, first_line
 from mindspore_gpt4image.model_info import PIXELS, ModelInfo, read_model_file
 from mindspore_gpt4image.released import locate_checkpoint
 
@@ -101,7 +101,7 @@ class _Exported:
         try:
             logits = self.graph(inputs)
         except Exception as error:  # either runtime has kinds of its own for a graph that wants other inputs
-            reason = str(error).strip().partition("\n")[0]
+            reason = first_line(error)
             raise UserError(
                 f"{self.path}: cannot be run on {described}, which its model.yaml asks for ({reason})"
             ) from error

@@ -20,6 +20,11 @@ class Stopped(Exception):
         self.signum = signum
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without the lines that follow."""
+    return str(error).strip().partition("\n")[0]
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a command-line program and exit: 0 done, 1 a user's mistake, 128 + n stopped by signal n.
 

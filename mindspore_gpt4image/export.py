@@ -14,7 +14,7 @@ from mindspore import Tensor, nn
 from mindspore_gpt4image.checkpoint import load_parameters
 from mindspore_gpt4image.classifiers import load_exported
 from mindspore_gpt4image.device import use_device
-from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.errors import UserError, first_line
 from mindspore_gpt4image.files import replacing
 from mindspore_gpt4image.model_info import PIXELS, ModelInfo, check_describable, describe_model_file
 from mindspore_gpt4image.models import Classify, Preprocess, create_network, deployable
@@ -207,7 +207,7 @@ def _check_size(original: Classify, size: int) -> None:
     try:
         original.on_arrays(np.zeros((1, size, size, 3), np.uint8))
     except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise UserError(f"--image-size {size}: the network cannot run at it ({reason})") from error
 
 
@@ -218,7 +218,7 @@ def _write(graph: Graph, path: Path, batch: Optional[int]) -> None:
         try:
             ms.export(graph, graph.inputs(batch), file_name=str(whole), file_format=FORMATS[path.suffix])
         except (RuntimeError, ValueError, TypeError) as error:
-            reason = str(error).strip().partition("\n")[0]
+            reason = first_line(error)
             raise UserError(f"MindSpore cannot write this network as {FORMATS[path.suffix]}: {reason}") from error
         whole.replace(path)
 

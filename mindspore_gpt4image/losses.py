@@ -54,6 +54,11 @@ def logsumexp(scores: Tensor) -> Tensor:
     return (largest + rest).squeeze(1)
 
 
+def one_hot(labels: Tensor, num_classes: int) -> Tensor:
+    """Class indices, int32 [B], as probabilities, float32 [B, C]."""
+    return ops.one_hot(labels, num_classes, ops.ones((), mstype.float32), ops.zeros((), mstype.float32))
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean over the batch of -sum_c q_c log softmax(logits)_c, with q = (1 - e) · label + e / C, e the smoothing.
 
@@ -66,7 +71,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
     largest, rest = split_logsumexp(logits)
     log_probabilities = (logits - largest) - rest
     if labels.ndim == 1:
-        labels = ops.one_hot(labels, num_classes, ops.ones((), mstype.float32), ops.zeros((), mstype.float32))
+        labels = one_hot(labels, num_classes)
     target = labels.astype(mstype.float32)
     if label_smoothing > 0:
         target = target * (1.0 - label_smoothing) + label_smoothing / num_classes

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.errors import UserError, first_line
 from mindspore_gpt4image.sources.descriptions import is_text
 
 _NAMES = ("id", "image", "image_id", "file_name", "filename", "file", "path", "filepath")
@@ -83,7 +83,7 @@ def _list(path: Path, ids: Sequence[str], key: str) -> Iterator[tuple[str, str, 
             "of texts"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as a file of torch.save ({_first_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as a file of torch.save ({first_line(error)})") from error
     if not isinstance(texts, (list, tuple)):
         raise UserError(f"{path}: holds a {type(texts).__name__}; expected a list of texts, one an image")
     if len(texts) != len(ids):
@@ -118,7 +118,7 @@ def _table(path: Path, keys: Sequence[str], delimiter: str) -> Iterator[tuple[st
                 texts = {key: row[column] or "" for key, column in columns.items()}
                 yield f"line {rows.line_num}", row[name] or "", texts
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a table in UTF-8 ({_first_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as a table in UTF-8 ({first_line(error)})") from error
 
 
 def _column(path: Path, header: list[str], names: Sequence[str], what: str) -> str:
@@ -137,7 +137,7 @@ def _coco(path: Path, key: str) -> Iterator[tuple[str, str, dict[str, str]]]:
             captions.setdefault(annotation["image_id"], annotation["caption"])
         named = [(f"image {number}", names[number], {key: text}) for number, text in captions.items()]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({_first_line(error)})") from error
+        raise UserError(f"{path}: cannot be read as JSON ({first_line(error)})") from error
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(
             f"{path}: is not in the form of COCO captions ({error!r} is missing); expected images with id and "
@@ -153,7 +153,7 @@ def _beside(folder: Path, ids: Sequence[str], key: str) -> Iterator[tuple[str, s
             try:
                 yield str(path), id, {key: path.read_text(encoding="utf-8-sig")}
             except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{path}: cannot be read as UTF-8 ({_first_line(error)})") from error
+                raise UserError(f"{path}: cannot be read as UTF-8 ({first_line(error)})") from error
 
 
 def _join(path: Path, named: Iterator[tuple[str, str, dict[str, str]]], ids: Sequence[str]) -> Imported:
@@ -207,7 +207,3 @@ class _Names:
                 id_of[end] = "" if end in id_of else id
                 _, _, end = end.partition("/")
         return id_of
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

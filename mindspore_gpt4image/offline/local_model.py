@@ -19,7 +19,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.errors import UserError, first_line
 from mindspore_gpt4image.offline.answers import Answer
 from mindspore_gpt4image.offline.picture import Picture
 from mindspore_gpt4image.offline.ranks import Ranks
@@ -84,14 +84,14 @@ class LocalModel:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device {device}: PyTorch cannot use it here ({_first_line(error)}); try cpu") from error
+            raise UserError(f"device {device}: PyTorch cannot use it here ({first_line(error)}); try cpu") from error
         kind = getattr(torch, dtype) if dtype else _usual_dtype(device)
         try:
             processor = _load_processor(name)
             model, report = AutoModelForImageTextToText.from_pretrained(name, dtype=kind, output_loading_info=True)
         except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
             raise UserError(
-                f"model {name}: cannot be loaded ({_first_line(error)}); give a folder with config.json, weights and "
+                f"model {name}: cannot be loaded ({first_line(error)}); give a folder with config.json, weights and "
                 "processor of an image-text-to-text model, or the name of one on the hub"
             ) from error
         if missing := sorted(report["missing_keys"]):
@@ -122,7 +122,7 @@ class LocalModel:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"model {self.name}: the memory of {self._model.device} does not hold {len(pictures)} images at a time "
-                f"({_first_line(error)}); give a smaller --batch-size"
+                f"({first_line(error)}); give a smaller --batch-size"
             ) from error
         lengths = [0] * len(pictures)
         if "input_ids" in inputs:
@@ -205,7 +205,3 @@ def _message(prompt: str) -> dict:
 
 def _numbers(value: int | list[int] | None) -> set[int]:
     return {value} if isinstance(value, int) else set(value or ())
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.errors import UserError, first_line
 
 # Under these names training scripts keep the weights in a file that holds more.
 _WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -64,7 +64,7 @@ def _load(path: Path) -> dict[str, Any]:
         )
         raise UserError(f"{path}: {what}") from error
     except Exception as error:  # a damaged file may raise anything
-        raise UserError(f"{path}: damaged, or no file of PyTorch ({_first(error)})") from error
+        raise UserError(f"{path}: damaged, or no file of PyTorch ({first_line(error)[:200]})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds a {type(values).__name__} and no state dict")
     return values
@@ -72,10 +72,6 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _to_numpy(value: torch.Tensor) -> np.ndarray:
     return (value.float() if value.is_floating_point() else value).numpy()
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]
 
 
 def _listed(values: dict) -> str:

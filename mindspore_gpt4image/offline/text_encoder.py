@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.errors import UserError, first_line
 from mindspore_gpt4image.offline.text_models import TextModel, load_text_model
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,12 +55,12 @@ class TextEncoder:
         try:
             torch.empty(0, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise UserError(f"device {device}: PyTorch cannot use it here ({_first_line(error)}); try cpu") from error
+            raise UserError(f"device {device}: PyTorch cannot use it here ({first_line(error)}); try cpu") from error
         try:
             text_model = load_text_model(name)
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise UserError(
-                f"text encoder {name}: cannot be loaded ({_first_line(error)}); give a folder with config.json, "
+                f"text encoder {name}: cannot be loaded ({first_line(error)}); give a folder with config.json, "
                 "weights and tokenizer, or the name of a model on the hub"
             ) from error
         return cls(name, text_model, precision, device)
@@ -98,7 +98,3 @@ def _fingerprint(text_model: TextModel, context_length: int) -> str:
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().data)
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

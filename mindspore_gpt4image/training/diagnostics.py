@@ -9,7 +9,7 @@ from mindspore import dtype as mstype
 from mindspore import nn, ops
 
 from mindspore_gpt4image import distributed
-from mindspore_gpt4image.losses import EXCLUDED, GPT4ImageLoss, cross_entropy, excluded_pairs, normalize
+from mindspore_gpt4image.losses import GPT4ImageLoss, cross_entropy, excluded_pairs, normalize
 from mindspore_gpt4image.training.step import TrainStep
 
 
@@ -75,8 +75,8 @@ class Diagnostics(nn.Cell):
 
         all_ids = self.loss.gather(text_id)
         excluded = excluded_pairs(text_id, all_ids, self.loss.rank)
-        scores = ops.matmul(normalize(self.network.projection(feature)), self.loss.gather(text_emb).swapaxes(0, 1))
-        scores = ops.where(excluded, ops.full_like(scores, EXCLUDED), scores)
+        image_emb = normalize(self.network.projection(feature))
+        scores = self.loss.similarity(image_emb, self.loss.gather(text_emb), excluded)
         own = ops.arange(feature.shape[0]) + self.loss.rank * feature.shape[0]
         has_text = text_id >= 0
         right = ops.logical_and(has_text, scores.argmax(axis=1) == own)

@@ -55,10 +55,9 @@ def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
             print(f"note: {line}", file=sys.stderr)
         save_config(config, run.folder / CONFIG)
         run.model.save(run.folder / "model.yaml")
-    done = run.progress.epoch * run.steps_per_epoch + run.progress.step
     bar = tqdm(
         total=config.epochs * run.steps_per_epoch * run.global_batch,
-        initial=done * run.global_batch,
+        initial=run.steps_done * run.global_batch,
         desc=run.folder.name,
         unit="img",
         unit_scale=True,
@@ -147,7 +146,7 @@ def step_inputs(
 def take_step(run: Run, micro_batches: list[list[Tensor | None]], lr: float, stop: StopRequest) -> np.ndarray:
     """One step of the optimizer; returns what `TrainStep` does, losses and right answers averaged."""
     progress, every = run.progress, run.config.diagnostics
-    if run.diagnostics is not None and (progress.epoch * run.steps_per_epoch + progress.step) % every == 0:
+    if run.diagnostics is not None and run.steps_done % every == 0:
         sums = run.diagnostics(*micro_batches[0]).asnumpy()
         progress.add_look(totals(sums, run.config.batch_size * distributed.world_size()))
     results = []

@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 
+from mindspore_gpt4image.losses import one_hot
 from mindspore_gpt4image.models.hashing import ERASING, uniform
 
 # (share of the image itself in the targets, in the pixels outside the box, box: top, left, bottom, right)
@@ -116,8 +117,8 @@ class Mix(nn.Cell):
         partners = ops.flip(images, (0,))
         inside = _inside(images.shape[2], box[0], box[1], box[2], box[3])
         images = ops.where(inside, partners, pixel_share * images + (1 - pixel_share) * partners)
-        one_hot = ops.one_hot(labels, num_classes, ops.ones((), mstype.float32), ops.zeros((), mstype.float32))
-        targets = share * one_hot + (1 - share) * ops.flip(one_hot, (0,))
+        own = one_hot(labels, num_classes)
+        targets = share * own + (1 - share) * ops.flip(own, (0,))
         if text_emb is None:
             return images, targets, None
         share = ops.where(ops.flip(text_id, (0,)) < 0, ops.ones_like(share), share).reshape(-1, 1)

@@ -71,11 +71,16 @@ class Run:
         return steps_per_epoch(len(self.train_set), config.batch_size * config.accumulate, distributed.world_size())
 
     @property
+    def steps_done(self) -> int:
+        """Since the start of the training."""
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
+
+    @property
     def learning_rate(self) -> float:
         """Of the step that comes next."""
         optimizer, schedule = self.config.optimizer, self.config.schedule
         return learning_rate(
-            self.progress.epoch * self.steps_per_epoch + self.progress.step,
+            self.steps_done,
             steps_per_epoch=self.steps_per_epoch,
             epochs=self.config.epochs,
             peak=scaled_lr(optimizer.lr, self.global_batch, optimizer.lr_reference_batch),
