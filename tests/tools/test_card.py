@@ -4,11 +4,11 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blocked import run_without_frameworks
 from tiny_data import CLASSES, make_images
 
 from mindspore_gpt4image.data.store import write_store
@@ -17,23 +17,9 @@ from mindspore_gpt4image.sources.descriptions import file_sha256, write_descript
 CARD = Path(__file__).parents[2] / "tools" / "card.py"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-WITHOUT = """
-import runpy, sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("mindspore", "mindcv", "torch", "transformers"):
-            raise ModuleNotFoundError(f"{name} is blocked")
-
-sys.meta_path.insert(0, Block())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
 
 def card(*arguments):
-    command = [sys.executable, "-c", WITHOUT, CARD, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return run_without_frameworks(CARD, *arguments, timeout=300)
 
 
 def write_stores(root, rows, seed=0):

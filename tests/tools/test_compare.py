@@ -1,30 +1,15 @@
 """The command line of tools/compare.py, as a user runs it."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+from blocked import run_without_frameworks
 from run_folders import make_run
 
 COMPARE = Path(__file__).parents[2] / "tools" / "compare.py"
-# Runs the tool where neither framework can be imported.
-ALONE = """
-import runpy, sys
-
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("mindspore", "mindcv", "torch", "transformers"):
-            raise ModuleNotFoundError(f"{name} is blocked")
-
-sys.meta_path.insert(0, Block())
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 def run(*arguments):
-    command = [sys.executable, "-c", ALONE, COMPARE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return run_without_frameworks(COMPARE, *arguments, timeout=120)
 
 
 def test_compares_without_a_framework(tmp_path):
