@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from mindspore_gpt4image.errors import UserError
@@ -31,6 +33,8 @@ TRAINING_PREFIX = "training."
 # Behind it: the moving average of a parameter, by that parameter's name.
 EMA_PREFIX = "ema."
 SAFETENSORS = ".safetensors"
+# The last bytes of MindSpore's format, where it was saved with a checksum: this, and the number.
+_CHECKSUM, _CHECKSUM_BYTES = b"crc_num", 17
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def save_checkpoint(
     with replacing(path) as temporary:
         if temporary.suffix == SAFETENSORS:
             arrays = {name: parameter.asnumpy() for name, parameter in parameters.items()}
-            save_file(arrays, temporary, metadata=texts)
+            save_file(arrays, temporary, metadata={**texts, "crc32": _checksum(arrays, texts)})
             return
         records = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
         # The checksum is what tells a flipped byte from a weight.
@@ -141,20 +145,41 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 def _read_mindspore(path: Path) -> tuple[dict[str, Parameter], dict[str, str]]:
     with _silent():
         try:
+            # Without a checksum MindSpore would take whatever there is.
+            if not _has_checksum(path):
+                raise UserError(f"checkpoint {path}: damaged, or was not written by this package (it has no checksum)")
             content = ms.load_checkpoint(str(path), crc_check=True)
         except (ValueError, TypeError, OSError, RuntimeError) as error:
             raise UserError(f"checkpoint {path}: damaged, or no MindSpore checkpoint") from error
     return content, {key: content.pop(key) for key in ("model", "progress") if key in content}
 
 
+def _has_checksum(path: Path) -> bool:
+    """Whether a file ends as MindSpore ends one that has a checksum."""
+    with path.open("rb") as file:
+        file.seek(-min(_CHECKSUM_BYTES, path.stat().st_size), os.SEEK_END)
+        return file.read().startswith(_CHECKSUM)
+
+
 def _read_safetensors(path: Path) -> tuple[dict[str, Parameter], dict[str, str]]:
     try:
         with safe_open(path, framework="numpy") as file:
             texts = file.metadata() or {}
-        content = {name: Parameter(Tensor(array), name=name) for name, array in load_file(path).items()}
-        return content, texts
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        arrays = load_file(path)
+    except Exception as error:  # its header can ask for anything
         raise UserError(f"checkpoint {path}: damaged, or no safetensors file") from error
+    texts = {key: texts[key] for key in ("model", "progress", "crc32") if key in texts}
+    if texts.pop("crc32", None) != _checksum(arrays, texts):
+        raise UserError(f"checkpoint {path}: damaged, or was not written by this package (its checksum is wrong)")
+    return {name: Parameter(Tensor(array), name=name) for name, array in arrays.items()}, texts
+
+
+def _checksum(arrays: dict[str, np.ndarray], texts: dict[str, str]) -> str:
+    """CRC-32 of what a safetensors file holds: its format has none of its own."""
+    total = zlib.crc32(json.dumps(sorted(texts.items())).encode())
+    for name, array in sorted(arrays.items()):
+        total = zlib.crc32(array.tobytes(), zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total))
+    return f"{total:08x}"
 
 
 def load_parameters(target: dict[str, Parameter], values: dict[str, Parameter], source: str | Path) -> None:

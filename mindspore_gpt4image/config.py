@@ -18,10 +18,13 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image import yaml_text
+from mindspore_gpt4image.errors import UserError, first_line
 from mindspore_gpt4image.files import atomic_write
 from mindspore_gpt4image.sources.formats import FORMATS
 from mindspore_gpt4image.sources.packed import is_packed
+
+_LARGEST = 2**31 - 1  # of whole numbers
 
 
 def option(default: Any, help: str, **limits: Any) -> Any:
@@ -220,9 +223,9 @@ def load_config(path: str | Path, overrides: Sequence[str | Entry] = (), source:
             faults.append(f"{text!r}: an override is written key=value")
             continue
         try:
-            parsed = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]
-        except (OmegaConfBaseException, yaml.YAMLError):
-            faults.append(f"{text!r}: the value is no valid YAML")
+            parsed = yaml_text.load(value)
+        except yaml.YAMLError as error:
+            faults.append(f"{text!r}: the value is no valid YAML ({_problem(error)})")
             continue
         entries += _flatten(key, parsed, repr(text))
     return _resolve(entries, faults, source or str(path))
@@ -264,15 +267,17 @@ def _flatten(key: str, value: Any, where: str) -> list[Entry]:
 def compose_yaml(path: Path) -> yaml.MappingNode | None:
     """The nodes of a YAML file, which know their lines; None for an empty file."""
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = yaml_text.compose(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"config {path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"config {path}: is not UTF-8 text") from error
+    except ValueError as error:  # a zero byte
+        raise UserError(f"config {str(path)!r}: cannot be the name of a file ({error})") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"config {path}{line}: no valid YAML ({getattr(error, 'problem', None) or error})") from error
+        raise UserError(f"config {path}{line}: no valid YAML ({_problem(error)})") from error
     if root is not None and root.tag != "tag:yaml.org,2002:map":
         raise UserError(f"config {path}: must be a mapping of keys to values")
     return root
@@ -287,6 +292,8 @@ def _read_yaml(path: Path, faults: list[str], seen: tuple[Path, ...]) -> list[En
     own = [entry for entry in entries if entry.key != "base"]
     for entry in entries:
         if entry.key == "base":
+            if "\0" in str(entry.value):
+                raise UserError(f"{entry.where}: base must be the name of a file")
             base = path.parent / str(entry.value)
             if base.resolve() in seen:
                 raise UserError(f"{entry.where}: base {entry.value} leads back to itself")
@@ -296,22 +303,26 @@ def _read_yaml(path: Path, faults: list[str], seen: tuple[Path, ...]) -> list[En
 
 def walk_yaml(node: yaml.MappingNode, prefix: str, path: Path, faults: list[str]) -> list[Entry]:
     """The values below a node as entries with dotted keys; names that stand twice are added to `faults`."""
-    loader = yaml.SafeLoader("")
     entries, names = [], set()
     for key_node, value_node in node.value:
         where = f"{path}:{key_node.start_mark.line + 1}"
         try:
-            name = str(loader.construct_object(key_node, deep=True))
+            name = str(yaml_text.construct(key_node))
             if name in names:
                 faults.append(f"{where}: {prefix}{name} stands here for the second time")
             names.add(name)
             if value_node.tag == "tag:yaml.org,2002:map":
                 entries += walk_yaml(value_node, f"{prefix}{name}.", path, faults)
             else:
-                entries.append(Entry(prefix + name, loader.construct_object(value_node, deep=True), where))
-        except (yaml.YAMLError, ValueError) as error:
-            faults.append(f"{where}: no valid YAML ({getattr(error, 'problem', None) or error})")
+                entries.append(Entry(prefix + name, yaml_text.construct(value_node), where))
+        except yaml.YAMLError as error:
+            faults.append(f"{where}: no valid YAML ({_problem(error)})")
     return entries
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    """What is wrong, without the lines that show where."""
+    return getattr(error, "problem", None) or first_line(error)
 
 
 def _resolve(entries: list[Entry], faults: list[str], source: str) -> Config:
@@ -321,11 +332,15 @@ def _resolve(entries: list[Entry], faults: list[str], source: str) -> Config:
     where = {}
     for entry in entries:
         if entry.key in known:
+            # OmegaConf takes any number for a truth value.
+            if known[entry.key].type == "bool" and type(entry.value) in (int, float) and entry.value not in (0, 1):
+                faults.append(f"{entry.where}: {entry.key}: must be true or false, not {entry.value}")
+                continue
             try:
                 OmegaConf.update(config, entry.key, entry.value)
                 where[entry.key] = entry.where
-            except (OmegaConfBaseException, ValueError) as error:
-                faults.append(f"{entry.where}: {entry.key}: {str(error).splitlines()[0]}")
+            except (OmegaConfBaseException, ValueError, OverflowError) as error:
+                faults.append(f"{entry.where}: {entry.key}: {first_line(error)}")
         elif entry.key in sections:
             faults.append(f"{entry.where}: {entry.key} is a section, write {entry.key}.<key>")
         else:
@@ -337,7 +352,7 @@ def _resolve(entries: list[Entry], faults: list[str], source: str) -> Config:
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
         # Nothing can be read from a config with a reference that leads nowhere.
-        raise ConfigError([*faults, f"{source}: {str(error).splitlines()[0]}"]) from error
+        raise ConfigError([*faults, f"{source}: {first_line(error)}"]) from error
     missing = OmegaConf.missing_keys(config)
     for key, item in known.items():
         if key in missing:
@@ -358,8 +373,12 @@ def _limit_fault(value: Any, limits: dict) -> str | None:
         return next((fault for fault in (_limit_fault(part, limits) for part in value) if fault), None)
     if value is None:
         return None
+    if not isinstance(value, (bool, int, float, str)):
+        return "must be a single value"
     if isinstance(value, float) and not math.isfinite(value):
         return f"must be a finite number, not {value}"
+    if isinstance(value, int) and value > _LARGEST:
+        return f"must be at most {_LARGEST}"
     checks = (
         ("choices", lambda limit: value in limit, "one of {}"),
         ("minimum", lambda limit: value >= limit, "at least {}"),

@@ -8,7 +8,6 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -35,7 +34,7 @@ def fetch(url: str, sha256: str) -> Path:
     Raises:
         UserError: the server cannot be reached or refuses, the disk is full, or the hash is another one.
     """
-    name = PurePosixPath(urlsplit(url).path).name or "download"
+    name = PurePosixPath(url.partition("?")[0]).name or "download"
     path = cache_folder() / f"{sha256[:16]}-{name}"
     part = path.with_name(path.name + ".part")
     try:
@@ -56,7 +55,7 @@ def fetch(url: str, sha256: str) -> Path:
                     "nothing was kept"
                 )
             part.replace(path)
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{url}: cannot be downloaded ({reason}); try again, it goes on where it stopped") from error
     except OSError as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Optional
 
 import yaml
 
+from mindspore_gpt4image import yaml_text
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import atomic_write
 from mindspore_gpt4image.sources.descriptions import file_sha256
@@ -16,6 +18,7 @@ from mindspore_gpt4image.sources.preprocessing import EvalTransform
 # What the graph of a classifier takes.
 NORMALISED = "float32 NCHW, RGB, (x / 255 - mean) / std"
 PIXELS = "uint8 NHWC, RGB"
+_MAX_SIZE = 1 << 16  # of an image's side or an embedding; more is a slip of the finger
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,15 @@ class ModelInfo:
 
 
 def _is_size(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value <= _MAX_SIZE
 
 
 def _is_colour(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(part, (int, float)) for part in value)
+    return isinstance(value, list) and len(value) == 3 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and abs(value) < math.inf
 
 
 _RULES = {
@@ -111,6 +118,16 @@ class ModelFile:
     crop: int
     batch: Optional[int]
     dtype: str
+
+
+_FILE_RULES = {
+    "sha256": lambda value: isinstance(value, str),
+    "input": _RULES["input"],
+    "resize": _is_size,
+    "crop": _is_size,
+    "batch": lambda value: value is None or _is_size(value),
+    "dtype": lambda value: value in ("float32", "float16"),
+}
 
 
 def read_model_file(path: str | Path) -> tuple[ModelInfo, ModelFile]:
@@ -172,7 +189,7 @@ def _write(path: str | Path, values: dict[str, Any]) -> None:
 
 def _read(path: str | Path) -> tuple[ModelInfo, dict[str, ModelFile]]:
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml_text.load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); it belongs beside every exported model") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -180,6 +197,10 @@ def _read(path: str | Path) -> tuple[ModelInfo, dict[str, ModelFile]]:
     files = values.pop("files", {}) if isinstance(values, dict) else {}
     model = ModelInfo.from_dict(values, path)
     try:
-        return model, {name: ModelFile(**file) for name, file in files.items()}
+        described = {name: ModelFile(**file) for name, file in files.items()}
     except (TypeError, AttributeError) as error:
         raise UserError(f"{path}: its list of files is not one that tools/export.py writes") from error
+    for name, file in described.items():
+        if wrong := [key for key, is_good in _FILE_RULES.items() if not is_good(getattr(file, key))]:
+            raise UserError(f"{path}: of the file {name}, {', '.join(wrong)} is not what tools/export.py writes")
+    return model, described

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, Optional
 
 import yaml
 
+from mindspore_gpt4image import yaml_text
 from mindspore_gpt4image.download import fetch
-from mindspore_gpt4image.errors import UserError, run_command
+from mindspore_gpt4image.errors import UserError, first_line, run_command
 from mindspore_gpt4image.sources.descriptions import file_sha256
 
 # Only a clone of the repository has it (pip install -e): an installed package is code alone.
@@ -65,6 +67,8 @@ class Released:
 # A slot has none of them, and everything that is released has all of them.
 _OF_FILES = {"sha256", "top1", "recipe_top1", "preprocessing", "licence", "attribution", "commit"}
 _OPTIONAL = {"file", "url", "paper"}
+# Of what is no text.
+_TYPES = {"classes": int, "top1": (int, float), "recipe_top1": dict, "paper": dict}
 
 
 def read_manifest() -> dict[str, Released]:
@@ -76,13 +80,25 @@ def read_manifest() -> dict[str, Released]:
     path = FOLDER / MANIFEST
     if not path.is_file():
         return {}
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        entries = yaml_text.load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); git checkout brings it back") from error
+    if not isinstance(entries, dict) or not all(
+        isinstance(name, str) and isinstance(entry, dict) for name, entry in entries.items()
+    ):
+        raise UserError(f"{path}: must be a mapping of names to entries; git checkout brings it back")
     known = {field.name for field in fields(Released)}
     for name, entry in entries.items():
         given = set(entry)
         needed = known - _OPTIONAL - (set() if given & {"file", "url"} else _OF_FILES)
-        if wrong := sorted((needed - given) | (given - known)):
+        if wrong := sorted(map(str, (needed - given) | (given - known))):
             raise UserError(f"{path}: {name}: missing or unknown: {', '.join(wrong)}")
+        told = {key: value for key, value in entry.items() if value is not None}
+        if wrong := [key for key, value in told.items() if not isinstance(value, _TYPES.get(key, str))]:
+            raise UserError(f"{path}: {name}: of a wrong type: {', '.join(wrong)}")
+        if not re.fullmatch("[0-9a-f]{64}", told.get("sha256", "0" * 64)):
+            raise UserError(f"{path}: {name}: sha256 is no SHA-256 in hexadecimal")
     return {name: Released(**entry) for name, entry in entries.items()}
 
 

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 import yaml
 
+from mindspore_gpt4image import yaml_text
 from mindspore_gpt4image.config import Config, differences, to_dict
 from mindspore_gpt4image.errors import UserError
 
@@ -78,9 +79,9 @@ def read_run(folder: str | Path, split: str | None = None) -> Run:
         raise UserError(f"{folder}: there is no such folder; give the folder of a run, its config's output")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: is not the folder of a run, {CONFIG} is missing; give a config's output")
-    config = _parse(folder / CONFIG, yaml.safe_load)
+    config = _parse_mapping(folder / CONFIG, yaml_text.load, ("seed", "epochs", "loss.alignment", "data.shuffle_texts"))
     metrics = read_metrics(folder / METRICS) if (folder / METRICS).is_file() else []
-    summary = _parse(folder / SUMMARY, json.loads) if (folder / SUMMARY).is_file() else None
+    summary = _parse_mapping(folder / SUMMARY, json.loads, ("epochs",)) if (folder / SUMMARY).is_file() else None
     # A run that was finished once and then given more epochs still has its old summary.
     if summary is None or summary["epochs"] != config["epochs"]:
         raise UserError(
@@ -183,10 +184,20 @@ def _read_evaluation(folder: Path, config: dict, split: str) -> dict[str, Any]:
     return evaluation
 
 
+def _parse_mapping(path: Path, parse: Any, keys: Iterable[str]) -> dict[str, Any]:
+    value = _parse(path, parse)
+    try:
+        for key in keys:
+            option(value, key)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: is damaged (it must hold {', '.join(keys)}); make it anew") from error
+    return value
+
+
 def _parse(path: Path, parse: Any) -> Any:
     try:
         value = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: is damaged ({' '.join(str(error).split())}); make it anew") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -30,6 +30,11 @@ COMMANDS = {
         "Our loader against MindCV's and PyTorch's DataLoader; joined with texts, packed, and packed smaller.",
         "2 minutes in place of 10: fewer images, fewer runs",
     ),
+    "scaling": (
+        "a training step on 2 ranks (CPU)",
+        "Weak scaling from 1 to 2 ranks: the efficiency of the aligned step against the baseline's.",
+        "3 minutes in place of 15: fewer runs",
+    ),
     "store": (
         "embeddings of 1.28 million texts",
         "Opening a store, memory of 4 processes and 256 random rows, against torch.load of the same matrix.",
@@ -80,6 +85,10 @@ def comparisons(command: str, quick: bool) -> Iterator:
         from mindspore_gpt4image.benchmark import pipeline
 
         return pipeline.comparisons(quick)
+    if command == "scaling":
+        from mindspore_gpt4image.benchmark import scaling
+
+        return scaling.comparisons(quick)
     if command == "store":
         from mindspore_gpt4image.benchmark import store
 

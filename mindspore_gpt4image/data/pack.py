@@ -11,7 +11,6 @@ import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Any, Optional
@@ -22,13 +21,14 @@ from tqdm import tqdm
 
 from mindspore_gpt4image import __version__
 from mindspore_gpt4image.data.read_ahead import read_ahead
-from mindspore_gpt4image.data.store import EmbeddingStore, index_file, publish
+from mindspore_gpt4image.data.store import EmbeddingStore, publish
 from mindspore_gpt4image.data.texts import TextTargets, join_texts
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import write_json
 from mindspore_gpt4image.sources.formats import list_images
 from mindspore_gpt4image.sources.image_set import ImageSet
-from mindspore_gpt4image.sources.packed import PACK
+from mindspore_gpt4image.sources.mindrecord import index_file
+from mindspore_gpt4image.sources.packed import PACK, digests
 
 JPEG_QUALITY = 90  # of images that are stored smaller
 _BLOCK_ROWS = 64
@@ -130,7 +130,7 @@ def _plan(contents: Sequence[_Split], shard_images: int) -> dict[str, Any]:
         "splits": {
             split.images.split: {
                 "images": len(split.images),
-                "ids_sha256": sha256("\n".join(split.images.ids).encode()).hexdigest(),
+                **digests(split.images.ids, split.images.labels),
                 "without_text": int((split.texts.row < 0).sum()) if split.texts else None,
                 "max_side": split.max_side,
                 "jpeg_quality": JPEG_QUALITY if split.max_side else None,

@@ -25,14 +25,23 @@ import numpy as np
 from tqdm import tqdm
 
 from mindspore_gpt4image import __version__
-from mindspore_gpt4image.data.mindrecord import read_rows
+from mindspore_gpt4image.data.mindrecord import Checksum, read_checksum, read_rows, write_checksum
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.files import user_cache
+from mindspore_gpt4image.sources.mindrecord import index_file, read_header
 
 _METADATA = frozenset({"encoder", "dim", "dtype", "text", "count", "truncated", "descriptions_sha256"})
+_RULES = {
+    "dim": lambda value: type(value) is int and 0 < value <= _MAX_DIM,
+    "dtype": lambda value: value in ("float16", "float32"),
+    "count": lambda value: type(value) is int,
+    "encoder": lambda value: isinstance(value, str),
+    "text": lambda value: isinstance(value, str),
+    "descriptions_sha256": lambda value: isinstance(value, str),
+}
 _NORM_TOLERANCE = 1e-3
 _BLOCK_ROWS = 4096
-_MAX_HEADER_BYTES = 128 << 20  # MindRecord's own limit
+_MAX_DIM = 1 << 16
 _FORBIDDEN_IN_NAMES = "\\/:*?\"<>|`&';"  # by MindRecord
 _CACHE_LAYOUT = 1  # part of a cache's name: raise it when the arrays change
 _QUIET_SECONDS = 5  # copying that takes longer shows its progress
@@ -214,15 +223,18 @@ def write_blocks(
         draft = Path(folder, path.name)
         writer = FileWriter(str(draft))
         writer.add_schema(_schema(dim, dtype), json.dumps(metadata))
-        written = 0
+        written, checksum = 0, Checksum(metadata)
         while block is not None:
             ids, text_ids, embeddings = block
-            rows = zip(ids, text_ids, _as_stored(path, ids, embeddings, dtype))
+            embeddings = _as_stored(path, ids, embeddings, dtype)
+            rows = zip(ids, text_ids, embeddings)
             writer.write_raw_data([{"id": str(i), "text_id": int(t), "embedding": row} for i, t, row in rows])
+            checksum.add(ids, text_ids, embeddings)
             written, block = written + len(embeddings), next(blocks, None)
         if written != count:
             raise ValueError(f"{count} ids, but {written} embeddings")
         writer.commit()
+        write_checksum(draft, checksum)
         publish(draft, path)
 
 
@@ -269,11 +281,6 @@ def check_file(path: str | Path) -> None:
     _check_file(Path(path), *_read_header(Path(path)))
 
 
-def index_file(path: Path) -> Path:
-    """MindRecord's own index, written last: without it a store does not count as written."""
-    return path.with_name(f"{path.name}.db")
-
-
 def _schema(dim: int, dtype: str) -> dict[str, Any]:
     # MindRecord has no float16: two of them travel as one int32.
     embedding = {"type": "int32", "shape": [dim // 2]} if dtype == "float16" else {"type": dtype, "shape": [dim]}
@@ -305,17 +312,27 @@ def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The header of a MindRecord file (length in 8 bytes, then JSON) and the metadata in its schema's text."""
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
+            header = read_header(file)
         metadata = json.loads(header["schema"][0]["desc"])
         lacking = _METADATA - metadata.keys()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); make it with tools/encode.py") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: is no embedding store, or a damaged one; make it with tools/encode.py") from error
     if lacking:
         raise UserError(f"{path}: its metadata lacks {', '.join(sorted(lacking))}; make it anew with tools/encode.py")
+    check_metadata(path, metadata)
     return header, metadata
+
+
+def check_metadata(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Refuse (`UserError`) metadata, read at `path`, that describe no rows."""
+    wrong = [key for key, is_good in _RULES.items() if not is_good(metadata.get(key))]
+    if not wrong and metadata["dtype"] == "float16" and metadata["dim"] % 2:
+        wrong = ["dim"]
+    if wrong:
+        values = ", ".join(f"{key} is {metadata.get(key)!r}" for key in wrong)
+        raise UserError(f"{path}: its metadata is damaged ({values}); make it anew")
 
 
 def _check_file(path: Path, header: dict[str, Any], metadata: dict[str, Any]) -> None:
@@ -329,7 +346,7 @@ def _check_file(path: Path, header: dict[str, Any], metadata: dict[str, Any]) ->
     size, whole = path.stat().st_size, max((header["header_size"] + end for end in ends), default=0)
     if size < whole:
         raise UserError(f"{path}: was cut short: {size} of {whole} bytes are there; copy it or encode again")
-    schema = header["schema"][0]["schema"]
+    schema = header["schema"][0].get("schema")
     if schema != _schema(metadata["dim"], metadata["dtype"]):
         raise UserError(
             f"{path}: its metadata says {metadata['dtype']} of dim {metadata['dim']}, but its fields are "
@@ -352,6 +369,8 @@ def _sorted_ids(path: Path, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]
         encoded = np.array([id.encode() for id in ids], dtype=np.bytes_)
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: id {error.object!r} is not valid Unicode; rename the image") from error
+    if wrong := next((id for id in ids if "\0" in id), None):
+        raise UserError(f"{path}: id {wrong!r} holds a zero byte, as no file's name can; rename the image")
     order = np.argsort(encoded, kind="stable")
     repeats = encoded[order[1:]] == encoded[order[:-1]]
     if repeats.any():
@@ -456,6 +475,7 @@ def _remove_stale_caches(path: Path, name: str) -> None:
 def _write_arrays(path: Path, metadata: dict[str, Any], folder: Path) -> None:
     ids: list[str] = []
     text_ids: list[int] = []
+    checksum = Checksum(metadata)
     bar = tqdm(desc=f"{path.name}: copy for look-ups", total=metadata["count"], unit="row", delay=_QUIET_SECONDS)
     with (folder / "embeddings").open("wb") as file, bar:
         try:
@@ -465,9 +485,13 @@ def _write_arrays(path: Path, metadata: dict[str, Any], folder: Path) -> None:
                 rows.tofile(file)
                 ids += block_ids
                 text_ids += block_text_ids
+                checksum.add(block_ids, block_text_ids, rows)
                 bar.update(len(block_ids))
+            is_whole = read_checksum(path) in (checksum.value, None)
         except ValueError as error:
             raise UserError(f"{path}: cannot be read, it is damaged; copy it or encode again") from error
+    if not is_whole:
+        raise UserError(f"{path}: is damaged, its checksum is wrong; copy it or encode again")
     if not ids or len(ids) != metadata["count"]:
         raise UserError(f"{path}: holds {len(ids)} rows, and its metadata says {metadata['count']}; encode again")
     encoded, order = _sorted_ids(path, ids)

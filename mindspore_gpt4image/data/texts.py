@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Union
 
 import numpy as np
 
-from mindspore_gpt4image.data.store import EmbeddingStore
+from mindspore_gpt4image.data.store import EmbeddingStore, check_metadata
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.sources.packed import read_pack
@@ -125,6 +125,7 @@ def packed_texts(images: ImageSet, *, missing_text: str = "error", mask_same_tex
             f"{images.root}: {missing} of the {len(images)} images of {images.split} were packed without a text; "
             "set data.missing_text=skip to train them without"
         )
+    check_metadata(images.root, pack["texts"])
     return PackedTexts(pack["texts"], mask_same_text)
 
 

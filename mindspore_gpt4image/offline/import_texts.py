@@ -82,7 +82,7 @@ def _list(path: Path, ids: Sequence[str], key: str) -> Iterator[tuple[str, str, 
             f"{path}: holds more than plain values, which is not loaded since it could run anything; expected a list "
             "of texts"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file may raise anything
         raise UserError(f"{path}: cannot be read as a file of torch.save ({first_line(error)})") from error
     if not isinstance(texts, (list, tuple)):
         raise UserError(f"{path}: holds a {type(texts).__name__}; expected a list of texts, one an image")

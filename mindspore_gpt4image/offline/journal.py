@@ -119,7 +119,7 @@ def _mend(path: Path) -> None:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line.decode())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mindspore_gpt4image.report.comparison import Comparison
 from mindspore_gpt4image.runs import Group
+
+# A dollar in the name of a class begins no formula.
+rcParams["text.parse_math"] = False
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 _COLOURS = {"baseline": "#4d4d4d", "aligned": "#0072b2", "control": "#d55e00"}

@@ -30,7 +30,8 @@ def render_html(template: str, comparison: Comparison, **values: Any) -> str:
     """
 
     def to_html(text: str) -> Markup:
-        return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").render(text))
+        # A name could otherwise have the page load a picture from somewhere.
+        return Markup(MarkdownIt("commonmark", {"html": False}).enable("table").disable("image").render(text))
 
     def included(name: str) -> Markup:
         return to_html(render_markdown(name, comparison=comparison, **values))

@@ -178,7 +178,11 @@ def _read(place: Path, names: set[str]) -> dict[str, bytes]:
             return {name: (place / name).read_bytes() for name in names if (place / name).is_file()}
         with tarfile.open(place) as archive:
             members = ((PurePosixPath(member.name).name, member) for member in archive if member.isfile())
-            return {name: archive.extractfile(member).read() for name, member in members if name in names}
+            files = {name: archive.extractfile(member).read() for name, member in members if name in names}
+            # The checksum of what was compressed comes behind the last member.
+            while archive.fileobj.read(1 << 20):
+                pass
+            return files
 
 
 def _read_names(version: _Version, content: bytes) -> list[str]:

@@ -118,7 +118,7 @@ def parse_line(line: bytes, where: str) -> tuple[str, dict[str, str]]:
     if not isinstance(row, dict):
         raise UserError(f'{where}: not a JSON object; expected {{"id": "…", "short": "…"}}')
     id = row.pop("id", None)
-    if not isinstance(id, str) or not id or not _is_unicode(id):
+    if not isinstance(id, str) or not id or not _is_unicode(id) or "\0" in id:
         raise UserError(f"{where}: has no \"id\" that is a string; give the image's path under the data set's root")
     texts = {key: row[key] for key in TEXTS if key in row}
     for key, text in texts.items():

@@ -14,9 +14,9 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Sequence
-from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -24,6 +24,7 @@ from PIL import Image
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources.classes import label_map
 from mindspore_gpt4image.sources.image_set import ImageSet
+from mindspore_gpt4image.sources.mindrecord import open_index, read_header
 
 PACK = "pack.json"
 _LENGTH_BYTES = 8  # before a row's binary fields (little-endian) and, if it has several, before each (big-endian)
@@ -88,13 +89,37 @@ def read_pack(root: str | Path) -> dict[str, Any]:
     try:
         pack = json.loads(path.read_text(encoding="utf-8"))
         complete = pack["complete"] and {"classes", "splits", "texts"} <= pack.keys()
+        is_good = not complete or _is_whole(pack)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give the folder of a packed data set") from error
-    except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path}: is damaged, or of something else; pack the data set again") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        is_good = False
+    if not is_good:
+        raise UserError(f"{path}: is damaged, or of something else; pack the data set again")
     if not complete:
         raise UserError(f"{root}: was not packed to its end; run the same tools/prepare.py pack again, it goes on")
     return pack
+
+
+def _is_whole(pack: dict[str, Any]) -> bool:
+    """Whether `pack.json` says what is read of it; LookupError, TypeError or AttributeError where it does not."""
+    names = [*pack["classes"], *(name for split in pack["splits"].values() for name in split["shards"])]
+    hashes = [split[key] for split in pack["splits"].values() for key in digests([], np.empty(0, np.int32))]
+    counts = [split[key] for split in pack["splits"].values() for key in ("images", "without_text")]
+    return (
+        isinstance(pack["classes"], list)
+        and all(isinstance(text, str) for text in names + hashes)
+        and all(count is None or type(count) is int for count in counts)
+        and (pack["texts"] is None or isinstance(pack["texts"], dict))
+    )
+
+
+def digests(ids: Sequence[str], labels: np.ndarray) -> dict[str, str]:
+    """What `pack.json` knows a split's ids and labels (int32 [n]) by: no index has a checksum."""
+    return {
+        "ids_sha256": sha256("\n".join(ids).encode()).hexdigest(),
+        "labels_sha256": sha256(labels.astype("<i4").tobytes()).hexdigest(),
+    }
 
 
 def list_packed(root: str | Path, split: str, classes: Sequence[str] | None = None) -> ImageSet:
@@ -109,7 +134,7 @@ def list_packed(root: str | Path, split: str, classes: Sequence[str] | None = No
         raise UserError(f"{root}: there is no split {split!r}; splits there: {', '.join(pack['splits'])}")
     files = [root / split / name for name in pack["splits"][split]["shards"]]
     ids: list[str] = []
-    tables = []
+    tables = [np.empty((0, 5), np.int64)]
     for shard, file in enumerate(files):
         names, table = read_index(file)
         ids += names
@@ -121,6 +146,11 @@ def list_packed(root: str | Path, split: str, classes: Sequence[str] | None = No
         )
     own = tuple(pack["classes"])
     labels = table[:, 0].astype(np.int32)
+    for key, digest in digests(ids, labels).items():
+        if digest != pack["splits"][split][key]:
+            raise UserError(f"{root / split}: its {key} is not the one in {PACK}: it is damaged, pack again")
+    if not len(labels) or not 0 <= labels.min() <= labels.max() < len(own):
+        raise UserError(f"{root / PACK}: its {len(own)} classes do not fit the labels of {split}; pack again")
     if classes is not None:
         present, labels = np.unique(labels, return_inverse=True)
         labels = label_map([own[label] for label in present], classes, root / split)[labels]
@@ -142,30 +172,34 @@ def read_index(file: Path) -> tuple[list[str], np.ndarray]:
     """
     try:
         with file.open("rb") as shard:
-            header = json.loads(shard.read(int.from_bytes(shard.read(8), "little")))
-            # Read-only media have no place for SQLite's lock.
-            index = file.with_name(f"{file.name}.db").resolve(strict=True).as_uri()
-            with closing(sqlite3.connect(f"{index}?mode=ro&immutable=1", uri=True)) as connection:
+            header = read_header(shard)
+            with open_index(file) as connection:
                 rows = connection.execute(_QUERY).fetchall()
-            before = _bytes_before_image(header, shard, rows)
-    except (OSError, ValueError, LookupError, sqlite3.Error) as error:
+            ids, *numbers = zip(*rows)
+            if {type(id) for id in ids} != {str} or {type(n) for column in numbers for n in column} != {int}:
+                raise ValueError("fields of a wrong type")
+            labels, checksums, pages, offsets, ends = np.array(numbers, np.int64)
+            starts, lengths = header["header_size"] + pages * header["page_size"] + offsets, ends - offsets
+            if min(starts.min(), lengths.min()) < 0 or (starts + lengths).max() > file.stat().st_size:
+                raise ValueError("rows outside the file")
+            before = _bytes_before_image(header["schema"][0]["blob_fields"], shard, int(starts[0]))
+            if before > lengths.min():
+                raise ValueError("rows without an image")
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, sqlite3.Error) as error:
         raise UserError(f"{file}: it or its .db is missing or damaged ({error}); delete both and pack again") from error
-    ids, *numbers = zip(*rows)
-    labels, checksums, pages, offsets, ends = np.array(numbers, np.int64)
-    starts = header["header_size"] + pages * header["page_size"] + offsets + before
-    return list(ids), np.stack([labels, starts, ends - offsets - before, checksums], axis=1)
+    return list(ids), np.stack([labels, starts + before, lengths - before, checksums], axis=1)
 
 
-def _bytes_before_image(header: dict[str, Any], shard: io.BufferedReader, rows: list[tuple]) -> int:
-    """How far into a row's binary fields its image begins: the same in every row, what precedes it has one size."""
-    fields = header["schema"][0]["blob_fields"]
+def _bytes_before_image(fields: Sequence[str], shard: BinaryIO, start: int) -> int:
+    """How far into a row's binary fields, which begin at `start`, its image begins.
+
+    It is the same in every row, as what precedes the image has one size.
+    """
     if fields[-1] != "image":
         raise ValueError(f"its binary fields are {', '.join(fields)}, and the last must be image")
-    if len(fields) == 1:
-        return _LENGTH_BYTES
-    _, _, _, page_id, offset, _ = rows[0]
-    start = header["header_size"] + page_id * header["page_size"] + offset
     before = _LENGTH_BYTES
+    if len(fields) == 1:
+        return before
     for _ in fields[:-1]:
         shard.seek(start + before)
         before += _LENGTH_BYTES + int.from_bytes(shard.read(_LENGTH_BYTES), "big")

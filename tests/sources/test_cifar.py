@@ -176,16 +176,27 @@ def test_archive_whose_names_climb_out_writes_nothing(tmp_path):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [root.name]
 
 
-def test_links_in_an_archive_are_not_followed(tmp_path):
-    (tmp_path / "secret").write_bytes(archive_files("cifar10", "binary")["test_batch.bin"])
-    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
-        names = tarfile.TarInfo("batches.meta.txt")
-        archive.addfile(names)
-        link = tarfile.TarInfo("test_batch.bin")
-        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "secret")
-        archive.addfile(link)
-    with pytest.raises(UserError, match=r"cifar-10-binary.tar.gz: lacks test_batch.bin; download it again"):
-        list_images(tmp_path, "test")
+@pytest.mark.parametrize("name", ["../data_batch_1.bin", "/data_batch_1.bin", "a/../../../data_batch_1.bin"])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_members_that_are_no_files(tmp_path, name, kind):
+    """Links that lead out and device files are not opened, whatever they are called."""
+    files = archive_files("cifar10", "binary")
+    secret = tmp_path / "secret"
+    secret.write_bytes(files["data_batch_1.bin"])
+    root = tmp_path / "a" / "b" / "cifar-10-binary.tar.gz"
+    root.parent.mkdir(parents=True)
+    with tarfile.open(root, "w:gz") as archive:
+        for file, content in files.items():
+            member = tarfile.TarInfo(name if file == "data_batch_1.bin" else file)
+            if member.name == name:
+                member.type, member.linkname, member.devmajor, member.devminor = kind, str(secret), 1, 5
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    with pytest.raises(UserError, match="cifar-10-binary.tar.gz: lacks data_batch_1.bin; download it again"):
+        list_images(root, "train")
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted([root, secret])
 
 
 @pytest.mark.parametrize(
