@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mindspore_gpt4image.errors import UserError
-from mindspore_gpt4image.sources.decoding import encoded_rgb, open_rgb
+from mindspore_gpt4image.sources.decoding import encoded_rgb, is_plain, open_rgb
 
 RED, WHITE, BLUE = (255, 0, 0), (255, 255, 255), (0, 0, 255)
 
@@ -160,6 +160,19 @@ def test_truncated_file_is_refused_by_path(tmp_path, name):
     path.write_bytes(data[: len(data) * 6 // 10])
     with pytest.raises(UserError, match=rf"{name}: cannot be decoded: .*; replace or remove it$"):
         open_rgb(path)
+
+
+def test_a_jpeg_with_a_broken_table_is_found_before_anybody_trains_on_it(tmp_path):
+    """MindData's decoder ends the process at such a file, though it ends as a JPEG should."""
+    path = tmp_path / "a.jpg"
+    picture().save(path)
+    assert is_plain(path)
+    data = bytearray(path.read_bytes())
+    table = data.index(b"\xff\xc4")  # of Huffman codes: length, number, how many codes of each length
+    data[table + 5 : table + 21] = b"\xff" * 16
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"a.jpg: cannot be decoded: .*; replace or remove it$"):
+        is_plain(path)
 
 
 @pytest.mark.parametrize(
