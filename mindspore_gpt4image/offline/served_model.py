@@ -119,7 +119,11 @@ class ServedModel:
                 told = f"Retry-After: {error.response.headers.get('retry-after', 'not told')}"
                 raise UserError(f"{self._url}: {self._reason(error)} ({told}); run again later to go on") from error
             raise
-        return _answer_of(completion, prompt)
+        try:
+            return answer_of(completion, prompt)
+        except (AttributeError, TypeError, LookupError, ValueError) as error:
+            # The client takes whatever comes: a page of some other server, for instance.
+            raise openai.APIError("answers with something else than a chat completion", None, body=None) from error
 
     def _failed(self, error: openai.APIError) -> Answer:
         tried = f", after {self._retries} retries" if _may_pass(error) else ""
@@ -179,11 +183,12 @@ def _retry_after(error: BaseException | None) -> float | None:
     return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
 
 
-def _answer_of(completion, prompt: str) -> Answer:
+def answer_of(completion, prompt: str) -> Answer:
+    """What a server's answer says; AttributeError, TypeError, LookupError or ValueError where it has another form."""
     usage = completion.usage
     counts = {
-        "prompt_tokens": usage.prompt_tokens if usage else 0,
-        "tokens": usage.completion_tokens if usage else 0,
+        "prompt_tokens": int(usage.prompt_tokens or 0) if usage else 0,
+        "tokens": int(usage.completion_tokens or 0) if usage else 0,
     }
     if not completion.choices:
         return Answer(fault="empty answer", **counts)

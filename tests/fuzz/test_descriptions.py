@@ -43,7 +43,7 @@ def test_accidents(tmp_path, data):
     check(tmp_path / "a.jsonl", data)
 
 
-@cases(200, 20_000)
+@cases(100, 5_000)
 @given(rows=st.lists(st.one_of(ROWS, VALUES), min_size=1, max_size=3), mark=st.sampled_from([b"", b"\xef\xbb\xbf"]))
 @example(rows=[{"id": "a\0", "short": "x"}], mark=b"")
 @example(rows=[{"id": "a", "short": "\ud800"}], mark=b"")

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import yaml
 from damage import TEXT, VALUES, cases, changed, damaged
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion
 
 from mindspore_gpt4image import released
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.evaluation.labels import read_label_sets, rename_folders
 from mindspore_gpt4image.model_info import ModelInfo, describe_model_file, read_model_file
 from mindspore_gpt4image.offline.import_texts import import_texts
+from mindspore_gpt4image.offline.served_model import answer_of
 from mindspore_gpt4image.runs import read_evaluation, read_metrics, read_run
 from mindspore_gpt4image.sources.classes import read_classes
+from mindspore_gpt4image.sources.descriptions import is_text
 from mindspore_gpt4image.sources.image_set import ImageSet
 
 IDS = ["train/a/1.png", "train/a/2.png", "train/b/3.png"]
@@ -171,3 +174,24 @@ def test_the_folder_of_a_run(tmp_path, data, name):
     )
     if run := read(read_run, tmp_path):
         assert run.arm in ("baseline", "aligned", "control")
+
+
+COMPLETION = {
+    "id": "a",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "a cat"}}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+}
+
+
+@cases(60, 10_000)
+@given(tree=st.one_of(changed(COMPLETION), VALUES))
+@example(tree="<html>")
+@example(tree={"choices": [{"message": None}]})
+def test_answers_of_a_server(tree):
+    """The client makes an object of any answer; what is no description is none."""
+    completion = ChatCompletion.construct(**tree) if isinstance(tree, dict) else tree
+    try:
+        answer = answer_of(completion, "describe it")
+    except (AttributeError, TypeError, LookupError, ValueError):
+        return
+    assert answer.fault or is_text(answer.text)
