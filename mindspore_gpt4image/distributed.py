@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 
 import mindspore as ms
@@ -20,11 +19,6 @@ def join_world(device: str) -> None:
     use_device(device)
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True)
     communication.init()
-
-
-def launcher_variables() -> list[str]:
-    """Names of the environment's variables that some launcher of MindSpore left in it."""
-    return sorted(name for name in os.environ if name.startswith(("MS_ROLE", "MS_SCHED_", "MS_WORKER_NUM", "RANK_")))
 
 
 def is_initialized() -> bool:
@@ -71,6 +65,19 @@ def on_any_rank(numbers: Collection[int], below: int) -> list[int]:
     has = np.zeros(below, np.float32)
     has[list(numbers)] = 1
     return np.flatnonzero(sum_over_ranks(has)).tolist()
+
+
+def texts_of_ranks(text: str, size: int) -> list[str]:
+    """What each rank says: its `text`, of which the first `size` bytes of UTF-8 count, by rank.
+
+    `size` is a multiple of 4 and the same on every rank.
+    """
+    if world_size() == 1:
+        return [text]
+    # CPU gathers whole numbers of 32 bits, and as many from every rank.
+    numbers = np.frombuffer(text.encode()[:size].ljust(size, b"\0"), np.int32)
+    gathered = _Collective(ops.AllGather())(Tensor(numbers)).asnumpy().reshape(world_size(), -1)
+    return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in gathered]
 
 
 def wait_for_ranks() -> None:

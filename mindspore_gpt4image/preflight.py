@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mindspore_gpt4image import distributed
+from mindspore_gpt4image.cluster import launcher_variables
 from mindspore_gpt4image.config import Config
+from mindspore_gpt4image.data.pipeline import steps_per_epoch
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.data.texts import packed_texts
 from mindspore_gpt4image.errors import UserError
@@ -66,24 +67,27 @@ class Report:
             self.fault(topic, str(error))
 
 
-def check(config: Config) -> Report:
-    """Find everything that would make training with this config fail, and say how large things are.
+def check(config: Config, ranks: int = 1, report: Report | None = None) -> Report:
+    """Find everything that would make training with this config on so many ranks fail, and say how large things are.
 
-    All images are decoded, texts joined to them, and steps and an evaluation really run on one batch.
+    All images are decoded, texts joined to them, and steps and an evaluation really run on one batch, in this process.
+
+    Args:
+        report: to go on with.
     """
-    report = Report()
+    report = report or Report()
     train_set = _check_images(config, report)
     if config.loss.alignment == "none":
         report.note("texts", "none: a baseline")
     elif train_set is not None:
         _check_texts(config, train_set, report)
     _check_place(config, report)
-    _check_machine(config, report)
+    _check_ranks(config, ranks, train_set, report)
     if report.faults:
         report.note("step", "not tried, for the faults above")
     else:
         with report.told("step"):
-            _check_step(set_up(config), report)
+            _check_step(set_up(config), ranks, report)
     return report
 
 
@@ -168,17 +172,23 @@ def _check_place(config: Config, report: Report) -> None:
         report.fault("output", f"{config.output}: cannot be written, {place} is no folder or not yours; choose output=")
 
 
-def _check_machine(config: Config, report: Report) -> None:
+def _check_ranks(config: Config, ranks: int, train_set: ImageSet | None, report: Report) -> None:
+    """The cores of this machine, and whether the images are enough for a step on all ranks."""
     cores = os.cpu_count() or 1
     capped = f", of which {cores} are used, the number of cores" if config.data.workers > cores else ""
-    report.note("ranks", f"{distributed.world_size()} on {config.device}; data.workers={config.data.workers}{capped}")
-    if names := distributed.launcher_variables():
-        report.note("ranks", f"{', '.join(names)}: set by some launcher, and ignored in a run of one process")
+    report.note("ranks", f"{ranks} on {config.device}; data.workers={config.data.workers}{capped}")
+    if names := launcher_variables(os.environ):
+        report.note("ranks", f"{', '.join(names)}: set by some other launcher, and ignored")
+    if train_set is not None:
+        with report.told("ranks"):
+            steps = steps_per_epoch(len(train_set), config.batch_size * config.accumulate, ranks)
+            report.note("ranks", f"{steps:,} steps an epoch")
 
 
-def _check_step(run: Run, report: Report) -> None:
+def _check_step(run: Run, ranks: int, report: Report) -> None:
     """Train some steps and evaluate a batch by the code of training, and see whether the checkpoints have room."""
     config = run.config
+    run.progress.world_size = ranks
     if read_last(run) is not None:
         report.note("output", f"{run.folder}: training would go on from {LAST}")
     _check_disk(run, report)

@@ -1,13 +1,16 @@
-"""Stopping a run between two steps, when SIGINT or SIGTERM asks for it."""
+"""Stopping a run between two steps, when SIGINT or SIGTERM asks for it, and ending with the process that started it."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 import threading
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class StopRequest:
@@ -40,3 +43,11 @@ def listen() -> StopRequest:
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
     return request
+
+
+def end_with_parent() -> None:
+    """Have Linux kill this process as soon as its parent ends, however that comes.
+
+    More exactly, when the parent's thread ends that has started this process.
+    """
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

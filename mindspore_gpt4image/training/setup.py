@@ -24,6 +24,7 @@ from mindspore_gpt4image.sources.classes import read_classes
 from mindspore_gpt4image.sources.descriptions import file_sha256
 from mindspore_gpt4image.sources.formats import list_images, validation_split
 from mindspore_gpt4image.sources.image_set import ImageSet
+from mindspore_gpt4image.training.agreement import check_experiment
 from mindspore_gpt4image.training.diagnostics import Diagnostics
 from mindspore_gpt4image.training.finetune import load_pretrained
 from mindspore_gpt4image.training.mixing import Mixing
@@ -108,6 +109,7 @@ def set_up(config: Config) -> Run:
     broken = [position for position, id in enumerate(train_set.ids) if id in train_set.broken]
     val_set = list_images(root, validation_split(root, format), format=format, classes=train_set.classes).checked(skip)
     texts = open_texts(config, train_set)
+    check_experiment(config, train_set, val_set, texts)
     model = describe_model(config, train_set.classes, texts)
     ms.set_seed(config.seed)
     network = create_network(
