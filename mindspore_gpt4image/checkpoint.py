@@ -28,6 +28,7 @@ from mindspore_gpt4image.files import replacing
 from mindspore_gpt4image.model_info import ModelInfo
 from mindspore_gpt4image.models import create_network, deployable
 from mindspore_gpt4image.models import weights as network_weights
+from mindspore_gpt4image.runs import LAST
 
 TRAINING_PREFIX = "training."
 # Behind it: the moving average of a parameter, by that parameter's name.
@@ -100,9 +101,17 @@ def save_checkpoint(
 
     Args:
         training: parameters that only training needs, by name; None for a checkpoint without them.
+
+    Raises:
+        UserError: a value is inf or NaN, or the file cannot be written.
     """
     parameters = network_weights(network)
     parameters.update({TRAINING_PREFIX + name: parameter for name, parameter in (training or {}).items()})
+    if broken := [name for name, parameter in parameters.items() if not np.isfinite(parameter.asnumpy()).all()]:
+        raise UserError(
+            f"{path}: not written, as {len(broken)} of the parameters are not finite ({broken[0]}, …); the file from "
+            "before is as it was; lower optimizer.lr or set clip_norm"
+        )
     texts = {"model": json.dumps(model.to_dict()), "progress": json.dumps(progress)}
     with replacing(path) as temporary:
         if temporary.suffix == SAFETENSORS:
@@ -110,8 +119,13 @@ def save_checkpoint(
             save_file(arrays, temporary, metadata={**texts, "crc32": _checksum(arrays, texts)})
             return
         records = [{"name": name, "data": parameter} for name, parameter in parameters.items()]
-        # The checksum is what tells a flipped byte from a weight.
-        ms.save_checkpoint(records, str(temporary), append_dict=texts, crc_check=True)
+        try:
+            with _silent():
+                # The checksum is what tells a flipped byte from a weight.
+                ms.save_checkpoint(records, str(temporary), append_dict=texts, crc_check=True)
+        finally:
+            # MindSpore writes under a temporary name of its own, and leaves it behind when the disk is full.
+            temporary.with_suffix(".tmp").unlink(missing_ok=True)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -122,7 +136,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "last.ckpt"
+        path = path / LAST
     if not path.is_file():
         raise UserError(f"checkpoint {path}: no such file")
     content, texts = _read_safetensors(path) if path.suffix == SAFETENSORS else _read_mindspore(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +51,36 @@ def locked(path: Path) -> Iterator[None]:
         # Some network file systems have no locks. Then the work is done twice, to the same end.
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold the lock that is the file `path`; refuse at once where another process holds it.
+
+    The lock is the process's own: neither a kill nor a child that lives on leaves it behind.
+
+    Raises:
+        UserError: another process holds it, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab+", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path.parent}: cannot be written ({error.strerror or error})") from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            owner = file.read().decode(errors="replace") or "another process"
+            raise UserError(f"{path.parent}: {owner} works there; wait for it, stop it, or choose another") from error
+        except OSError:  # a file system without locks
+            pass
+        # Who it is helps the one that is refused; a full disk will be told where it matters.
+        with suppress(OSError):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 

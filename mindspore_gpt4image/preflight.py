@@ -24,14 +24,14 @@ from mindspore_gpt4image.data.texts import packed_texts
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.evaluation.classification import predict
 from mindspore_gpt4image.models import weights
-from mindspore_gpt4image.runs import finished_summary
+from mindspore_gpt4image.runs import LAST, finished_summary
 from mindspore_gpt4image.signals import StopRequest
 from mindspore_gpt4image.sources.classes import read_classes
 from mindspore_gpt4image.sources.descriptions import file_sha256
 from mindspore_gpt4image.sources.formats import list_images, validation_split
 from mindspore_gpt4image.sources.image_set import ImageSet
 from mindspore_gpt4image.training.loop import train_epoch
-from mindspore_gpt4image.training.resume import LAST, read_last
+from mindspore_gpt4image.training.resume import read_last
 from mindspore_gpt4image.training.setup import Run, set_up
 
 _FIRST = 3
@@ -219,8 +219,8 @@ def _check_step(run: Run, ranks: int, report: Report) -> None:
 def _check_disk(run: Run, report: Report) -> None:
     network = sum(parameter.nbytes for parameter in weights(run.network).values())
     last = network + sum(parameter.nbytes for parameter in run.step.state().values())
-    # A new last.ckpt is whole before the old one goes; best.ckpt is the network alone.
-    need, free = 2 * last + network, shutil.disk_usage(_existing(run.folder)).free
+    # A new last.ckpt is whole before previous.ckpt goes; best.ckpt is the network alone.
+    need, free = 3 * last + network, shutil.disk_usage(_existing(run.folder)).free
     text = f"checkpoints take {need / 1e6:,.0f} MB, {free / 1e9:,.1f} GB are free at {run.folder}"
     (report.note if free > need else report.fault)("disk", text)
 

@@ -16,6 +16,10 @@ from mindspore_gpt4image.config import Config, differences, to_dict
 from mindspore_gpt4image.errors import UserError
 
 CONFIG, METRICS, SUMMARY = "config.yaml", "metrics.jsonl", "summary.json"
+# The one before `LAST` is kept for the day that `LAST` is found damaged.
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+# Held by the process that trains in the folder.
+LOCK = ".lock"
 # Where a run lies, reads from and runs: no part of the experiment.
 PLACES = {"output", "device", "data.root", "data.format", "data.embeddings", "data.descriptions"}
 # In the order in which a comparison shows them.

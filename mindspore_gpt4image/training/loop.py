@@ -6,6 +6,8 @@ import itertools
 import signal
 import sys
 import time
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -20,8 +22,8 @@ from mindspore_gpt4image.data.pipeline import epoch_order, epoch_seed, train_bat
 from mindspore_gpt4image.distributed import copy_from_rank_0, on_any_rank
 from mindspore_gpt4image.errors import Stopped, UserError
 from mindspore_gpt4image.evaluation.on_ranks import predict_on_ranks
-from mindspore_gpt4image.files import write_json
-from mindspore_gpt4image.runs import CONFIG, METRICS, SUMMARY, read_metrics
+from mindspore_gpt4image.files import claimed, write_json
+from mindspore_gpt4image.runs import CONFIG, LOCK, METRICS, SUMMARY, read_metrics
 from mindspore_gpt4image.signals import StopRequest
 from mindspore_gpt4image.training.diagnostics import summarise, totals
 from mindspore_gpt4image.training.mixing import UNMIXED, draw_boxes
@@ -45,9 +47,15 @@ def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
         The contents of `summary.json`.
 
     Raises:
-        UserError: a mistake in the config or the data, or training that does not recover from non-finite gradients.
+        UserError: a mistake in the config or the data, training that does not recover from non-finite gradients, or
+            another process that trains in the run's folder.
         Stopped: `stop` asked for it.
     """
+    with claimed(Path(config.output) / LOCK) if distributed.rank() == 0 else nullcontext():
+        return _train(config, stop or StopRequest())
+
+
+def _train(config: Config, stop: StopRequest) -> dict[str, Any]:
     run = set_up(config)
     resume(run)
     if run.is_main:
@@ -67,7 +75,7 @@ def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
     events = SummaryWriter(str(run.folder), purge_step=run.progress.epoch + 1, write_to_disk=run.is_main)
     with bar, events:
         while run.progress.epoch < config.epochs:
-            train_epoch(run, bar, stop or StopRequest())
+            train_epoch(run, bar, stop)
             finish_epoch(run, bar, events)
     return write_summary(run)
 

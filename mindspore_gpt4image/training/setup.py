@@ -20,6 +20,7 @@ from mindspore_gpt4image.device import use_device
 from mindspore_gpt4image.losses import GPT4ImageLoss
 from mindspore_gpt4image.model_info import ModelInfo
 from mindspore_gpt4image.models import Classify, Preprocess, create_network, deployable
+from mindspore_gpt4image.runs import LAST
 from mindspore_gpt4image.sources.classes import read_classes
 from mindspore_gpt4image.sources.descriptions import file_sha256
 from mindspore_gpt4image.sources.formats import list_images, validation_split
@@ -37,7 +38,10 @@ from mindspore_gpt4image.training.step import TrainStep
 
 @dataclass
 class Run:
-    """Everything a run is made of. `texts` and `diagnostics` are None for a baseline, `mixing` where it is off."""
+    """Everything a run is made of. `texts` and `diagnostics` are None for a baseline, `mixing` where it is off.
+
+    `last_is_whole` says whether this process has read or written the folder's `last.ckpt`.
+    """
 
     config: Config
     train_set: ImageSet
@@ -51,6 +55,7 @@ class Run:
     progress: Progress
     mixing: Optional[Mixing]
     diagnostics: Optional[Diagnostics]
+    last_is_whole: bool = False
 
     @property
     def folder(self) -> Path:
@@ -121,7 +126,8 @@ def set_up(config: Config) -> Run:
         drop_path=config.model.drop_path,
     )
     pretrained = config.model.pretrained
-    if pretrained is not None:
+    # A run that goes on has its weights in its own checkpoint; the file it began with may be gone by then.
+    if pretrained is not None and not Path(config.output, LAST).exists():
         load_pretrained(network, model, pretrained)
     use_mixed_precision(network, config.amp)
     optimizer = create_optimizer(
