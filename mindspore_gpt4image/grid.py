@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import difflib
 import itertools
 import json
@@ -14,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -24,14 +24,13 @@ from mindspore_gpt4image.config import Config, ConfigError, Entry, compose_yaml,
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.errors import Stopped, UserError
 from mindspore_gpt4image.runs import Run, finished_summary, read_run, shown
-from mindspore_gpt4image.signals import SIGNALS
+from mindspore_gpt4image.signals import SIGNALS, end_with_parent
 
 TOOLS = Path(__file__).parents[1] / "tools"
 LOG = "log.txt"
 # What a grid file may hold, and what is read where it is left out.
 KEYS = {"config": None, "output": None, "seeds": None, "split": "val", "reference": None, "ranks": 1}
 SECTIONS = ("options", "arms", "grid")
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,8 @@ class _Child:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                # A grid that is killed and started again would find the folder of its run in use.
+                preexec_fn=partial(end_with_parent, signal.SIGTERM),
                 # A progress bar in a file need not move ten times a second.
                 env={**os.environ, "TQDM_MININTERVAL": "10"},
             )
@@ -232,12 +232,6 @@ class _Child:
         if self.stopped_by:
             raise Stopped(self.stopped_by)
         return status if status >= 0 else 128 - status
-
-
-def _die_with_parent() -> None:
-    """Have the kernel send SIGTERM when the grid is killed: two processes must never work in one run's folder."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _make(run: PlannedRun, grid: Grid, child: _Child) -> Failure | None:

@@ -10,7 +10,6 @@ import threading
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class StopRequest:
@@ -45,9 +44,10 @@ def listen() -> StopRequest:
     return request
 
 
-def end_with_parent() -> None:
-    """Have Linux kill this process as soon as its parent ends, however that comes.
+def end_with_parent(signum: int = signal.SIGKILL) -> None:
+    """Have Linux send this process a signal as soon as its parent ends, however that comes.
 
-    More exactly, when the parent's thread ends that has started this process.
+    More exactly, when the parent's thread ends that has started this process. Other systems do not know this.
     """
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
