@@ -8,4 +8,6 @@ echo "== lint"
 "$PY" -m ruff check .
 "$PY" -m ruff format --check .
 echo "== tests"
-exec "$PY" -m pytest -q tests "$@"
+# Most of them compile small graphs on one core: two files at a time.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+exec "$PY" -m pytest -q -n 2 --dist loadfile tests "$@"
