@@ -109,6 +109,10 @@ def test_a_missing_value_is_named_with_its_meaning(write):
     assert "data.root is required: folder of the data set" in faults(write(""), ["output=o", "loss.alignment=none"])
 
 
+def test_a_date_is_the_name_of_a_folder(write):
+    assert load_config(write("output: 2026-11-25\n"), ["data.root=2026-11-25", BASELINE[2]]).output == "2026-11-25"
+
+
 def test_a_value_may_hold_an_equals_sign(write):
     assert load_config(write(""), ["data.root=a=b", *BASELINE[1:]]).data.root == "a=b"
 
@@ -122,6 +126,13 @@ def test_a_value_may_hold_an_equals_sign(write):
         ("augment.eval_resize=200", "augment.eval_resize=200 is smaller than model.image_size=224"),
         ("augment.mean=[0.5,0.5]", "augment.mean must have 3 numbers"),
         ("augment.std=[0.5,0.5,0]", "augment.std: must be above 0, not 0.0"),
+        ("augment.std=!!omap [a: 1]", "augment.std: must be a single value"),
+        ("data.skip_broken=-1", "data.skip_broken: must be true or false, not -1"),
+        (f"epochs={10**400}", "epochs: must be at most 2147483647"),
+        (f"optimizer.lr={10**400}", "optimizer.lr: int too large to convert to float"),
+        ("output=!!timestamp a", "the value is no valid YAML"),
+        ("output=" + "[" * 2000, "the value is no valid YAML"),
+        ("output={a: &a [1], b: *a}", "*a repeats a list or mapping, write it out"),
     ],
 )
 def test_values_that_cannot_work_are_refused(write, override, fault):

@@ -27,7 +27,7 @@ def archive(request, tmp_path):
     return path, path.read_bytes(), read(path), request.param
 
 
-@cases(30, 3_000)
+@cases(30, 500)
 @given(data=st.data())
 def test_an_archive_that_was_damaged(archive, data):
     """Gzip's checksum is looked at, so that what is read is what was packed."""
@@ -39,7 +39,7 @@ def test_an_archive_that_was_damaged(archive, data):
         assert str(error).startswith(str(path))
 
 
-@cases(30, 3_000)
+@cases(30, 500)
 @given(data=st.data())
 def test_an_archive_of_damaged_members(archive, data):
     """Their bytes are what the archive says, so whatever has CIFAR's form is right."""
@@ -56,7 +56,7 @@ def test_an_archive_of_damaged_members(archive, data):
         assert all(0 <= label < len(classes) for label in labels)
 
 
-@cases(60, 10_000)
+@cases(60, 3_000)
 @given(data=st.data(), data_set=st.sampled_from(["cifar10", "cifar100"]), protocol=st.integers(0, 5))
 def test_damaged_pickles(tmp_path, data, data_set, protocol):
     files = archive_files(data_set, "python", per_file=1, protocol=protocol)

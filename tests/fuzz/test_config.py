@@ -72,21 +72,21 @@ def path(tmp_path, monkeypatch):
     assert not (tmp_path / "hostile").exists()
 
 
-@cases(40, 5_000)
+@cases(40, 600)
 @given(text=st.one_of(damaged(yaml.safe_dump(GOOD).encode()), TEXT.map(lambda text: text.encode(errors="replace"))))
 def test_texts(path, text):
     path.write_bytes(text)
     outcome(path)
 
 
-@cases(30, 3_000)
+@cases(30, 400)
 @given(tree=changed(GOOD), key=st.sampled_from(KEYS), value=st.one_of(VALUES, SNIPPETS))
 def test_trees(path, tree, key, value):
     path.write_text(yaml.safe_dump({**tree, key: value}), encoding="utf-8")
     outcome(path)
 
 
-@cases(30, 3_000)
+@cases(30, 400)
 @given(key=st.sampled_from([*KEYS, "base", "loss", "data.x"]), value=st.one_of(SNIPPETS, TEXT, SCALARS.map(str)))
 @example(key="base", value='"a\\0b"')
 @example(key="optimizer.betas", value="&a [1, 2]\n\noutput: *a")
@@ -99,7 +99,7 @@ def test_values_as_they_are_typed(path, key, value):
     outcome(path, [f"{key}={value}"])
 
 
-@cases(30, 3_000)
+@cases(30, 400)
 @given(item=st.sampled_from(list(options())), value=st.one_of(SCALARS, st.floats(0, 2), st.integers(0, 99)))
 def test_what_is_accepted_is_what_was_written(path, item, value):
     key, _ = item
@@ -132,7 +132,7 @@ def test_what_is_accepted_is_what_was_written(path, item, value):
         assert math.isclose(found, float(value))
 
 
-@cases(10, 500)
+@cases(10, 300)
 @given(tree=changed({"config": "config.yaml", "output": "g", "seeds": [1, 2], "arms": {"a": {"seed": 1}, "b": None}}))
 def test_grids(path, tree):
     path.write_text(yaml.safe_dump(GOOD))

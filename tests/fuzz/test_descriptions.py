@@ -37,13 +37,13 @@ def check(path, data):
         assert (id + text).encode()
 
 
-@cases(200, 20_000)
+@cases(200, 5_000)
 @given(data=damaged(GOOD))
 def test_accidents(tmp_path, data):
     check(tmp_path / "a.jsonl", data)
 
 
-@cases(100, 5_000)
+@cases(100, 1_000)
 @given(rows=st.lists(st.one_of(ROWS, VALUES), min_size=1, max_size=3), mark=st.sampled_from([b"", b"\xef\xbb\xbf"]))
 @example(rows=[{"id": "a\0", "short": "x"}], mark=b"")
 @example(rows=[{"id": "a", "short": "\ud800"}], mark=b"")
@@ -67,7 +67,7 @@ def test_lines_that_are_huge_or_nested(tmp_path, line):
     check(tmp_path / "a.jsonl", line)
 
 
-@cases(50, 3_000)
+@cases(50, 1_000)
 @given(data=damaged(GOOD))
 def test_a_journal_goes_on_or_says_why_not(tmp_path, data):
     """A set that is being written loses nothing but a last line that was torn."""

@@ -120,19 +120,19 @@ def files(request):
     return request.getfixturevalue(request.param)
 
 
-@cases(60, 3_000)
+@cases(60, 600)
 @given(data=st.data())
 def test_accidents_to_the_header(files, data):
     files.with_bytes(0, data.draw(damaged(files.length.to_bytes(8, "little") + files.header))[: 8 + files.length])
 
 
-@cases(60, 3_000)
+@cases(60, 600)
 @given(data=st.data())
 def test_changes_of_the_header(files, data):
     files.with_header(json.dumps(data.draw(changed(json.loads(files.header)))).encode()[: files.header_size - 8])
 
 
-@cases(40, 3_000)
+@cases(40, 600)
 @given(data=st.data())
 def test_bits_of_the_rows(files, data):
     size = files.file.stat().st_size
@@ -143,13 +143,13 @@ def test_bits_of_the_rows(files, data):
     files.with_bytes(position, bytes([byte ^ 1 << data.draw(st.integers(0, 7))]))
 
 
-@cases(60, 5_000)
+@cases(60, 1_000)
 @given(data=st.data())
 def test_an_accident_to_the_index(files, data):
     files.with_index(data.draw(damaged(files.good_index, accidents=1)))
 
 
-@cases(60, 3_000)
+@cases(60, 600)
 @given(column=st.sampled_from([*COLUMNS, "text_id_0", "label_0", "crc32_0"]), value=CELLS, row=st.integers(-1, 20))
 @example(column="PAGE_OFFSET_BLOB_END", value=2**62, row=3)
 @example(column="id_0", value=b"\xff", row=3)
@@ -159,7 +159,7 @@ def test_values_in_the_index(files, column, value, row):
         files.with_change(f"UPDATE OR IGNORE INDEXES SET {column} = ? WHERE ? IN (-1, ROW_ID)", value, row)
 
 
-@cases(60, 3_000)
+@cases(60, 600)
 @given(data=st.data())
 def test_changes_of_pack_json(packed, data):
     path = packed / "pack.json"

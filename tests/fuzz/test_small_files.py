@@ -47,7 +47,7 @@ def texts(tree, dump=json.dumps):
     return st.one_of(changed(tree).map(lambda tree: dump(tree).encode()), damaged(dump(tree).encode()))
 
 
-@cases(40, 10_000)
+@cases(40, 2_000)
 @given(data=st.one_of(damaged("a\nb c\nd é\n".encode()), TEXT.map(lambda text: text.encode(errors="surrogatepass"))))
 def test_class_names(tmp_path, data):
     path = tmp_path / "classes.txt"
@@ -57,7 +57,7 @@ def test_class_names(tmp_path, data):
         assert classes == tuple(line for line in lines if line)
 
 
-@cases(40, 10_000)
+@cases(40, 2_000)
 @given(data=texts([[0], [1, 0], []]))
 def test_label_sets(tmp_path, images, data):
     path = tmp_path / "real.json"
@@ -66,7 +66,7 @@ def test_label_sets(tmp_path, images, data):
         assert [labels.tolist() for labels in sets] == json.loads(data)
 
 
-@cases(40, 10_000)
+@cases(40, 2_000)
 @given(data=texts({"a": "cat", "b": "dog"}))
 def test_folder_names(tmp_path, images, data):
     path = tmp_path / "names.json"
@@ -83,7 +83,7 @@ def test_json_that_is_nested_too_deeply(tmp_path, images, function):
     assert read(lambda path: read_label_sets(path, images), path) is None
 
 
-@cases(40, 10_000)
+@cases(40, 2_000)
 @given(data=texts(INFO.to_dict(), yaml.safe_dump))
 def test_model_yaml(tmp_path, data):
     path = tmp_path / "model.yaml"
@@ -92,7 +92,7 @@ def test_model_yaml(tmp_path, data):
         assert model.to_dict() == {key: value for key, value in yaml.safe_load(data).items() if key != "files"}
 
 
-@cases(25, 3_000)
+@cases(25, 500)
 @given(data=st.data())
 def test_model_yaml_beside_an_export(tmp_path, data):
     path = tmp_path / "a.onnx"
@@ -152,7 +152,7 @@ IMPORTS = {
 }
 
 
-@cases(40, 10_000)
+@cases(40, 2_000)
 @given(data=st.data(), ending=st.sampled_from(sorted(IMPORTS)))
 def test_texts_that_are_imported(tmp_path, data, ending):
     path = tmp_path / f"a.{ending}"
@@ -183,7 +183,7 @@ COMPLETION = {
 }
 
 
-@cases(60, 10_000)
+@cases(60, 2_000)
 @given(tree=st.one_of(changed(COMPLETION), VALUES))
 @example(tree="<html>")
 @example(tree={"choices": [{"message": None}]})
