@@ -39,6 +39,17 @@ setup(
         "onnx": onnx,
         "report": report,
         "quickstart": quickstart,
-        "test": [*quickstart, "psutil", *onnx, "transformers[serving]", "pytest>=8", "pytest-xdist>=3", "hypothesis>=6", "ruff"],
+        "test": [
+            ,
+        ],
+            *quickstart,
+            "psutil",
+            *onnx,
+            "transformers[serving]",
+            "pytest>=8",
+            "pytest-xdist>=3",
+            "hypothesis>=6",
+            "ruff",
+        ],
     },
 )

@@ -99,6 +99,8 @@ def read_manifest() -> dict[str, Released]:
             raise UserError(f"{path}: {name}: of a wrong type: {', '.join(wrong)}")
         if not re.fullmatch("[0-9a-f]{64}", told.get("sha256", "0" * 64)):
             raise UserError(f"{path}: {name}: sha256 is no SHA-256 in hexadecimal")
+        if not told.keys() & {"file", "url"} and not {"aligned", "table"} <= told.get("paper", {}).keys():
+            raise UserError(f"{path}: {name}: a slot needs `paper`, with `aligned` and `table`")
     return {name: Released(**entry) for name, entry in entries.items()}
 
 

@@ -229,6 +229,22 @@ def test_an_entry_without_its_hash_is_refused(folder):
         locate_checkpoint("a")
 
 
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"sha256": "../../../elsewhere"}, "a: sha256 is no SHA-256 in hexadecimal"),
+        ({"top1": "high"}, "a: of a wrong type: top1"),
+        ({"file": None, "paper": {"table": "1"}}, "a: a slot needs `paper`, with `aligned` and `table`"),
+    ],
+)
+def test_values_that_mislead_are_refused(folder, change, fault):
+    manifest = folder / "manifest.yaml"
+    values = {**yaml.safe_load(manifest.read_text())["a"], **change}
+    manifest.write_text(yaml.safe_dump({"a": values}))
+    with pytest.raises(UserError, match=f"manifest.yaml: {fault}"):
+        locate_checkpoint("a")
+
+
 class TestRelease:
     """Making one from runs."""
 

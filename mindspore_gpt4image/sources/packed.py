@@ -180,7 +180,9 @@ def read_index(file: Path) -> tuple[list[str], np.ndarray]:
                 raise ValueError("fields of a wrong type")
             labels, checksums, pages, offsets, ends = np.array(numbers, np.int64)
             starts, lengths = header["header_size"] + pages * header["page_size"] + offsets, ends - offsets
-            if min(starts.min(), lengths.min()) < 0 or (starts + lengths).max() > file.stat().st_size:
+            size = file.stat().st_size
+            # Each by itself first: a sum of large numbers begins again from below.
+            if not all(part.min() >= 0 and part.max() <= size for part in (starts, lengths, starts + lengths)):
                 raise ValueError("rows outside the file")
             before = _bytes_before_image(header["schema"][0]["blob_fields"], shard, int(starts[0]))
             if before > lengths.min():

@@ -152,6 +152,7 @@ def test_an_accident_to_the_index(files, data):
 @cases(60, 600)
 @given(column=st.sampled_from([*COLUMNS, "text_id_0", "label_0", "crc32_0"]), value=CELLS, row=st.integers(-1, 20))
 @example(column="PAGE_OFFSET_BLOB_END", value=2**62, row=3)
+@example(column="PAGE_OFFSET_BLOB_END", value=2**63 - 1, row=-1)
 @example(column="id_0", value=b"\xff", row=3)
 def test_values_in_the_index(files, column, value, row):
     names = [name for _, name, *_ in sqlite3.connect(files.index).execute("PRAGMA table_info(INDEXES)")]
