@@ -40,8 +40,6 @@ setup(
         "report": report,
         "quickstart": quickstart,
         "test": [
-            ,
-        ],
             *quickstart,
             "psutil",
             *onnx,
