@@ -114,8 +114,8 @@ def signalled(function):
         global calls
         calls += 1
         if calls == 3:
+            print(f"signalled in {moment}", file=sys.stderr, flush=True)
             os.kill(os.getpid(), signal.SIGTERM)
-            print("signalled in", moment, file=sys.stderr)
         return function(*args, **kwargs)
     return call
 

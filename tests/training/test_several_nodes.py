@@ -68,9 +68,9 @@ def below(launchers):
 @pytest.mark.parametrize("alignment", ALIGNMENTS)
 def test_two_nodes_give_the_losses_of_one_process(nodes, data, config, tmp_path, alignment):
     """Within 1e-5 of each loss: float32 sums in another order, through four updates."""
-    steps = {**STEPS, "loss__alignment": alignment, "diagnostics": 0 if alignment == "none" else 1}
-    one_process(config, overrides(data, tmp_path / "joined", **steps, batch_size=12))
-    launchers = start(nodes, config, overrides(data, tmp_path / "run", **steps, batch_size=3))
+    steps = {**STEPS, "loss__alignment": alignment, "accumulate": 1, "ema": "null", "diagnostics": 0}
+    one_process(config, overrides(data, tmp_path / "joined", **steps, batch_size=24))
+    launchers = start(nodes, config, overrides(data, tmp_path / "run", **steps, batch_size=6))
     (output, _), (other, _) = [finish(process) for process in launchers]
     assert "ranks of all nodes meet here, at" in output and "val top-1" in output
     assert "4 ranks, 2 of them here (node 1 of 2) on CPU" in other and "rank 0 is shown on node 0" in other
