@@ -116,17 +116,26 @@ def read_last(run: Run) -> Optional[Checkpoint]:
 def read_whole(run: Run) -> Checkpoint:
     """`last.ckpt`, or where it is damaged, `previous.ckpt`; `UserError` where both are."""
     try:
-        last = read_checkpoint(run.folder / LAST)
+        last = _read_of_training(run.folder / LAST)
         run.last_is_whole = True
         return last
     except UserError as error:
         try:
-            previous = read_checkpoint(run.folder / PREVIOUS)
+            previous = _read_of_training(run.folder / PREVIOUS)
         except UserError as other:
             raise UserError(f"{error}; {other}; to begin again remove {run.folder}") from error
         if run.is_main:
             print(f"note: {error}; going on from {PREVIOUS}, the one before", file=sys.stderr)
         return previous
+
+
+def _read_of_training(path: Path) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
+    try:
+        Progress(**checkpoint.progress)
+    except TypeError as error:
+        raise UserError(f"checkpoint {path}: does not say where a training stood") from error
+    return checkpoint
 
 
 def cut_metrics(path: Path, epochs: int) -> None:

@@ -28,6 +28,7 @@ from mindspore_gpt4image.training.resume import keep_previous, read_whole, remov
 
 TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
 INFO = ModelInfo("resnet10_cifar_half", ("a", "b"), 16, 16, "bilinear", (0.5,) * 3, (0.25,) * 3, "none", None)
+PROGRESS = {"config": {}, "train_images": 24, "world_size": 1}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def run(tmp_path):
 
 
 def save(folder, network, epoch):
-    save_checkpoint(folder / "last.ckpt", network, INFO, {"epoch": epoch})
+    save_checkpoint(folder / "last.ckpt", network, INFO, {**PROGRESS, "epoch": epoch})
 
 
 def test_a_second_run_on_one_folder_is_refused(data, config_file, tmp_path):
@@ -76,21 +77,24 @@ def hold(path):
         time.sleep(60)
 
 
-@pytest.mark.parametrize("damage", ["flipped", "empty", "foreign"])
+@pytest.mark.parametrize("damage", ["flipped", "empty", "foreign", "converted"])
 def test_where_the_last_checkpoint_is_damaged_the_one_before_is_taken(run, network, damage, capsys):
     save(run.folder, network, 1)
     keep_previous(run.folder)
     save(run.folder, network, 2)
-    assert read_whole(run).progress == {"epoch": 2} and run.last_is_whole
+    assert read_whole(run).progress["epoch"] == 2 and run.last_is_whole
 
     path = run.folder / "last.ckpt"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes({"flipped": content, "empty": b"", "foreign": b"PK\x03\x04 not ours"}[damage])
+    if damage == "converted":
+        save_checkpoint(path, network, INFO, {})
+    else:
+        path.write_bytes({"flipped": content, "empty": b"", "foreign": b"PK\x03\x04 not ours"}[damage])
     run.last_is_whole = False
-    assert read_whole(run).progress == {"epoch": 1}
+    assert read_whole(run).progress["epoch"] == 1
     note = capsys.readouterr().err
-    assert note.startswith(f"note: checkpoint {path}: damaged")
+    assert note.startswith(f"note: checkpoint {path}: d")
     assert note.endswith("; going on from previous.ckpt, the one before\n") and note.count("\n") == 1
     # The damaged one must never become the one before.
     assert not run.last_is_whole
