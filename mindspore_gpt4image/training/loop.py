@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -51,12 +50,13 @@ def train(config: Config, stop: StopRequest | None = None) -> dict[str, Any]:
             another process that trains in the run's folder.
         Stopped: `stop` asked for it.
     """
-    with claimed(Path(config.output) / LOCK) if distributed.rank() == 0 else nullcontext():
-        return _train(config, stop or StopRequest())
-
-
-def _train(config: Config, stop: StopRequest) -> dict[str, Any]:
     run = set_up(config)
+    with claimed(run.folder / LOCK) if run.is_main else nullcontext():
+        return _train(run, stop or StopRequest())
+
+
+def _train(run: Run, stop: StopRequest) -> dict[str, Any]:
+    config = run.config
     resume(run)
     if run.is_main:
         for line in (*run.train_set.notes, *run.val_set.notes):

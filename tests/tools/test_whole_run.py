@@ -53,7 +53,8 @@ def trained(data, config, tmp_path_factory):
 
 def test_a_run_s_folder_holds_what_the_design_says(trained, data):
     names = {path.name for path in trained.iterdir() if "tfevents" not in path.name}
-    assert names == {"config.yaml", "metrics.jsonl", "summary.json", "model.yaml", "last.ckpt", "best.ckpt"}
+    checkpoints = {"last.ckpt", "previous.ckpt", "best.ckpt"}
+    assert names == {"config.yaml", "metrics.jsonl", "summary.json", "model.yaml", ".lock", *checkpoints}
     assert any("tfevents" in path.name for path in trained.iterdir())
     summary = json.loads((trained / "summary.json").read_text())
     assert {"top1", "top5", "best_top1", "ce", "align", "epochs", "seconds", "seed"} <= summary.keys()
