@@ -107,7 +107,7 @@ def save_checkpoint(
     """
     parameters = network_weights(network)
     parameters.update({TRAINING_PREFIX + name: parameter for name, parameter in (training or {}).items()})
-    if broken := [name for name, parameter in parameters.items() if not np.isfinite(parameter.asnumpy()).all()]:
+    if broken := _not_finite(parameters):
         raise UserError(
             f"{path}: not written, as {len(broken)} of the parameters are not finite ({broken[0]}, …); the file from "
             "before is as it was; lower optimizer.lr or set clip_norm"
@@ -209,7 +209,7 @@ def load_parameters(target: dict[str, Parameter], values: dict[str, Parameter], 
         for name, parameter in target.items()
         if name in values and tuple(values[name].shape) != tuple(parameter.shape)
     ]
-    wrong = [name for name, value in values.items() if not np.isfinite(value.asnumpy()).all()]
+    wrong = _not_finite(values)
     for title, names in (
         ("missing", missing),
         ("unexpected", unexpected),
@@ -222,6 +222,11 @@ def load_parameters(target: dict[str, Parameter], values: dict[str, Parameter], 
         raise UserError(f"checkpoint {source} does not fit the network; {'; '.join(faults)}")
     for name, parameter in target.items():
         parameter.set_data(values[name].astype(parameter.dtype))
+
+
+def _not_finite(parameters: dict[str, Parameter]) -> list[str]:
+    """Names of those that hold an inf or NaN."""
+    return [name for name, parameter in parameters.items() if not np.isfinite(parameter.asnumpy()).all()]
 
 
 @contextmanager

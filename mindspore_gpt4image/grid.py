@@ -24,7 +24,7 @@ from mindspore_gpt4image.config import Config, ConfigError, Entry, compose_yaml,
 from mindspore_gpt4image.data.store import EmbeddingStore
 from mindspore_gpt4image.errors import Stopped, UserError
 from mindspore_gpt4image.runs import Run, finished_summary, read_run, shown
-from mindspore_gpt4image.signals import SIGNALS, end_with_parent
+from mindspore_gpt4image.signals import SIGNALS, end_with_parent, exit_code
 
 TOOLS = Path(__file__).parents[1] / "tools"
 LOG = "log.txt"
@@ -231,7 +231,7 @@ class _Child:
         status = self.process.wait()
         if self.stopped_by:
             raise Stopped(self.stopped_by)
-        return status if status >= 0 else 128 - status
+        return exit_code(status)
 
 
 def _make(run: PlannedRun, grid: Grid, child: _Child) -> Failure | None:

@@ -18,7 +18,7 @@ from mindspore_gpt4image.cluster import Cluster, check_address, check_devices, l
 from mindspore_gpt4image.config import Config, load_config
 from mindspore_gpt4image.errors import UserError, run_command
 from mindspore_gpt4image.runs import finished_summary
-from mindspore_gpt4image.signals import SIGNALS, end_with_parent
+from mindspore_gpt4image.signals import SIGNALS, end_with_parent, exit_code
 
 TRAIN = Path(__file__).parents[1] / "tools" / "train.py"
 LAST_LINES = 15
@@ -147,7 +147,7 @@ def launch(cluster: Cluster, arguments: list[str], config: Config) -> int:
     print(f"{cluster} on {config.device}; logs: {logs}{elsewhere}", flush=True)
     _watch(ranks, received)
     failure = ranks.failure()
-    code = _exit_code(failure[1] if failure else ranks.msrun.returncode)
+    code = exit_code(failure[1] if failure else ranks.msrun.returncode)
     if code == 0:
         return 0
     if received or code in {128 + signum for signum in SIGNALS}:
@@ -195,11 +195,6 @@ def _tell_failure(ranks: Ranks, code: int) -> None:
     lines = _last_lines(ranks.log(ranks.cluster.here[0] if rank is None else rank))
     reasons = [f" ({line.removeprefix('error: ')})" for line in lines if "rror" in line]
     ranks.tell_other_nodes(f"{who} of {socket.gethostname()} failed with exit code {code}{''.join(reasons[-1:])}")
-
-
-def _exit_code(code: int) -> int:
-    """As shells count: 128 + n for a process that signal n ended."""
-    return code if code >= 0 else 128 - code
 
 
 def _show(path: Path, start: int) -> int:

@@ -51,3 +51,8 @@ def end_with_parent(signum: int = signal.SIGKILL) -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signum)
+
+
+def exit_code(status: int) -> int:
+    """The status of a child process (`subprocess`) as shells count: 128 + n if signal n ended it."""
+    return status if status >= 0 else 128 - status

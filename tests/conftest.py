@@ -32,3 +32,11 @@ def graph_mode():
     mindspore = sys.modules.get("mindspore")
     if mindspore is not None:
         mindspore.set_context(mode=mindspore.GRAPH_MODE)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """The folder of `tiny_data.make_data_set`, one for each file of tests."""
+    from tiny_data import make_data_set  # it imports MindSpore
+
+    return make_data_set(tmp_path_factory.mktemp("data"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cifar_archives import write_archive
 from PIL import Image
-from tiny_data import CLASSES, make_data_set, make_images, make_store, overrides
+from tiny_data import CLASSES, make_images, make_store, overrides
 
 from mindspore_gpt4image import preflight
 from mindspore_gpt4image.config import load_config
@@ -28,11 +28,6 @@ def config_of(tmp_path):
     path = tmp_path / "empty.yaml"
     path.write_text("")
     return lambda root, **more: load_config(path, overrides(root, **{"output": tmp_path / "run", **more}))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data_set(tmp_path_factory.mktemp("data"))
 
 
 def test_all_is_well_for_an_aligned_run(data, config_of, tmp_path, capsys):

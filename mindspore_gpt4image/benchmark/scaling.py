@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from mindspore_gpt4image.benchmark.measure import Comparison, comparison_of, measure_in_turns
-from mindspore_gpt4image.cluster import free_port, launcher_variables
+from mindspore_gpt4image.cluster import free_port, rank_environment
 
 NETWORK, BATCH, SIDE = "resnet50", 8, 112
 ALIGNED, BASELINE = "infonce", "none"
@@ -45,9 +45,8 @@ def comparisons(quick: bool) -> Iterator[Comparison]:
 
 def measure(ranks: int, runs: int) -> np.ndarray:
     """Milliseconds of each step on that many ranks, as rank 0 sees them: [aligned, baseline] x [runs]."""
-    # What an outer launcher left behind would mislead msrun, which starts what PATH calls python.
-    misleading = launcher_variables(os.environ)
-    environment = {name: value for name, value in os.environ.items() if name not in misleading}
+    environment = rank_environment("CPU", os.environ)
+    # msrun starts what PATH calls python.
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["OMP_NUM_THREADS"] = "1"
     with TemporaryDirectory() as folder:

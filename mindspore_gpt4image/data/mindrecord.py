@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Optional
 
 import numpy as np
 
-from mindspore_gpt4image.sources.mindrecord import index_file, open_index
+from mindspore_gpt4image.sources.mindrecord import columns, index_file, open_index
 
 _LENGTH_BYTES = 8  # before each row's arrays: how many bytes follow
 _COUNT_BYTES = 4  # before integers: how many follow
@@ -39,14 +39,11 @@ def read_rows(
         with open_index(path) as database, path.open("rb") as file:
             cursor = database.execute(_ROWS)
             while rows := cursor.fetchmany(block):
-                ids, *numbers = zip(*rows)
-                if {type(id) for id in ids} != {str} or {type(n) for column in numbers for n in column} != {int}:
-                    raise ValueError("fields of a wrong type")
-                text_ids, *places = numbers
+                ids, (text_ids, *places) = columns(rows)
                 pages, starts, ends = np.array(places, np.int64)
                 pages = header["header_size"] + pages * header["page_size"]
                 embeddings = _embeddings(file, pages + starts, ends - starts, dim, dtype)
-                yield list(ids), list(text_ids), embeddings
+                yield ids, list(text_ids), embeddings
     except (sqlite3.Error, OSError) as error:
         raise ValueError(f"{index_file(path)}: {error}") from error
 

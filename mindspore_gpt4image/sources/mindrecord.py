@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,3 +70,15 @@ def open_index(path: Path) -> Iterator[sqlite3.Connection]:
         if not (kinds and str(kinds[0][0]).startswith("CREATE TABLE")):
             raise sqlite3.DatabaseError("it has no table INDEXES")
         yield connection
+
+
+def columns(rows: Sequence[tuple]) -> tuple[list[str], list[tuple[int, ...]]]:
+    """The ids of an index's rows, which come first, and each column of whole numbers behind them.
+
+    Raises:
+        ValueError: there are no rows, or fields of another type.
+    """
+    ids, *numbers = zip(*rows)
+    if {type(id) for id in ids} != {str} or {type(n) for column in numbers for n in column} != {int}:
+        raise ValueError("fields of a wrong type")
+    return list(ids), numbers

@@ -24,7 +24,7 @@ from PIL import Image
 from mindspore_gpt4image.errors import UserError
 from mindspore_gpt4image.sources.classes import label_map
 from mindspore_gpt4image.sources.image_set import ImageSet
-from mindspore_gpt4image.sources.mindrecord import open_index, read_header
+from mindspore_gpt4image.sources.mindrecord import columns, open_index, read_header
 
 PACK = "pack.json"
 _LENGTH_BYTES = 8  # before a row's binary fields (little-endian) and, if it has several, before each (big-endian)
@@ -175,9 +175,7 @@ def read_index(file: Path) -> tuple[list[str], np.ndarray]:
             header = read_header(shard)
             with open_index(file) as connection:
                 rows = connection.execute(_QUERY).fetchall()
-            ids, *numbers = zip(*rows)
-            if {type(id) for id in ids} != {str} or {type(n) for column in numbers for n in column} != {int}:
-                raise ValueError("fields of a wrong type")
+            ids, numbers = columns(rows)
             labels, checksums, pages, offsets, ends = np.array(numbers, np.int64)
             starts, lengths = header["header_size"] + pages * header["page_size"] + offsets, ends - offsets
             size = file.stat().st_size
@@ -189,7 +187,7 @@ def read_index(file: Path) -> tuple[list[str], np.ndarray]:
                 raise ValueError("rows without an image")
     except (OSError, ValueError, LookupError, TypeError, OverflowError, sqlite3.Error) as error:
         raise UserError(f"{file}: it or its .db is missing or damaged ({error}); delete both and pack again") from error
-    return list(ids), np.stack([labels, starts + before, lengths - before, checksums], axis=1)
+    return ids, np.stack([labels, starts + before, lengths - before, checksums], axis=1)
 
 
 def _bytes_before_image(fields: Sequence[str], shard: BinaryIO, start: int) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 from mindspore import Parameter, Tensor
-from tiny_data import make_data_set, overrides
+from tiny_data import overrides
 
 from mindspore_gpt4image.checkpoint import read_checkpoint, save_checkpoint
 from mindspore_gpt4image.config import load_config
@@ -29,11 +29,6 @@ from mindspore_gpt4image.training.resume import keep_previous, read_whole, remov
 TRAIN = Path(__file__).parents[2] / "tools" / "train.py"
 INFO = ModelInfo("resnet10_cifar_half", ("a", "b"), 16, 16, "bilinear", (0.5,) * 3, (0.25,) * 3, "none", None)
 PROGRESS = {"config": {}, "train_images": 24, "world_size": 1}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data_set(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -22,17 +22,12 @@ from launching import (
     rank_pids,
     wait_for,
 )
-from tiny_data import make_data_set, overrides
+from tiny_data import overrides
 
 from mindspore_gpt4image.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.slow
 EPOCHS = 15  # of 2 steps on 2 ranks, 4 in one process
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data_set(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

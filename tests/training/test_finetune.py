@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_data import make_data_set, overrides
+from tiny_data import overrides
 
 from mindspore_gpt4image.checkpoint import read_checkpoint
 from mindspore_gpt4image.config import load_config
@@ -17,11 +17,6 @@ def config_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "config.yaml"
     path.write_text("schedule: {warmup_epochs: 0}\n")
     return path
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data_set(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

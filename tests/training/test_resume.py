@@ -5,7 +5,7 @@ import shutil
 import signal
 
 import pytest
-from tiny_data import make_data_set, make_store, overrides
+from tiny_data import make_store, overrides
 
 from mindspore_gpt4image.checkpoint import read_checkpoint
 from mindspore_gpt4image.config import load_config
@@ -18,11 +18,6 @@ from mindspore_gpt4image.training.loop import train
 
 # 24 images in batches of 6: 4 steps an epoch.
 TIMES = {"images_per_second"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data_set(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

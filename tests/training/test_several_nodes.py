@@ -30,11 +30,6 @@ PORT = 29413
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data_set(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def config(tmp_path_factory):
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text("loss: {temperature: 0.2, weight: 1.0}\n")

@@ -7,15 +7,10 @@ import sys
 
 import pytest
 from launching import ROOT, finish, launcher, metrics, one_process
-from tiny_data import make_data_set, overrides
+from tiny_data import overrides
 from without_randomness import STEPS
 
 from mindspore_gpt4image.losses import ALIGNMENTS
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return make_data_set(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
