@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import os
+import socket
+import time
 from collections.abc import Collection, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, communication, nn, ops
+from mindspore.mint.distributed import TCPStore
 
+from mindspore_gpt4image.cluster import free_port
 from mindspore_gpt4image.device import use_device
+
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 def join_world(device: str) -> None:
@@ -19,6 +28,8 @@ def join_world(device: str) -> None:
     use_device(device)
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True)
     communication.init()
+    if device == "CPU" and world_size() > 1:
+        _arrivals()
 
 
 def is_initialized() -> bool:
@@ -47,6 +58,36 @@ class _Collective(nn.Cell):
         return self.operator(x)
 
 
+def _run(operator: ops.Primitive, array: np.ndarray) -> np.ndarray:
+    return _Collective(operator)(Tensor(array)).asnumpy()
+
+
+@functools.cache
+def _arrivals() -> TCPStore:
+    """Where ranks on CPU count who has come to a meeting; in rank 0's process."""
+    port = int(_run(ops.AllReduce(), np.array([free_port() if rank() == 0 else 0], np.float32)).item())
+    address = socket.gethostbyname(os.environ["MS_SCHED_HOST"])
+    return TCPStore(address, port, is_master=rank() == 0, world_size=world_size(), wait_for_workers=False)
+
+
+_meetings = itertools.count()
+
+
+def _meet() -> None:
+    """Return when all ranks have come here, however long that takes.
+
+    A collective of MindSpore's on CPU gives up after 30 s, and no setting changes that; those of GPU and Ascend are
+    patient themselves. What follows must be a collective: it keeps rank 0, who counts, until all have left.
+    """
+    if ms.get_context("device_target") != "CPU":
+        return
+    meeting = f"meeting {next(_meetings)}"
+    arrived = _arrivals().add(meeting, 1)
+    while arrived < world_size():
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+        arrived = _arrivals().add(meeting, 0)
+
+
 def sum_over_ranks(array: np.ndarray) -> np.ndarray:
     """The sum over ranks of an array of one shape on all of them, in float32; the array itself in one process.
 
@@ -54,8 +95,8 @@ def sum_over_ranks(array: np.ndarray) -> np.ndarray:
     """
     if world_size() == 1:
         return array
-    total = _Collective(ops.AllReduce(ops.ReduceOp.SUM))(Tensor(array.astype(np.float32)))
-    return total.asnumpy().astype(array.dtype)
+    _meet()
+    return _run(ops.AllReduce(), array.astype(np.float32)).astype(array.dtype)
 
 
 def on_any_rank(numbers: Collection[int], below: int) -> list[int]:
@@ -74,14 +115,15 @@ def texts_of_ranks(text: str, size: int) -> list[str]:
     """
     if world_size() == 1:
         return [text]
+    _meet()
     # CPU gathers whole numbers of 32 bits, and as many from every rank.
     numbers = np.frombuffer(text.encode()[:size].ljust(size, b"\0"), np.int32)
-    gathered = _Collective(ops.AllGather())(Tensor(numbers)).asnumpy().reshape(world_size(), -1)
+    gathered = _run(ops.AllGather(), numbers).reshape(world_size(), -1)
     return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in gathered]
 
 
 def wait_for_ranks() -> None:
-    """Return when all ranks have come here. CPU has no barrier, so they sum up nothing."""
+    """Return when all ranks have come here, however late. CPU has no barrier, so they sum up nothing."""
     sum_over_ranks(np.zeros(1, np.float32))
 
 

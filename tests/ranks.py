@@ -20,7 +20,7 @@ def run_on_ranks(script, ranks, arguments, folder, seconds=300):
     msrun also starts the script as its scheduler, which comes as far as `init()`: no side effects before that.
 
     Args:
-        script: the file; its folder is the first on the ranks' module path.
+        script: the file; its folder is the first on the ranks' module path, that of the tests is there too.
         ranks: how many.
         arguments: of the script, the same for every rank.
         folder: an empty folder for the logs, a test's `tmp_path` or one in it.
@@ -31,6 +31,9 @@ def run_on_ranks(script, ranks, arguments, folder, seconds=300):
     """
     # msrun starts PATH's "python". What an outer launcher left in the environment would mislead the ranks.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MS_", "RANK_"))}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [str(Path(__file__).parent), environment.get("PYTHONPATH")])
+    )
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     command = [
         *(sys.executable, "-m", "mindspore.parallel.cluster.run"),

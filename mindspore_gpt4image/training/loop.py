@@ -103,9 +103,14 @@ def train_epoch(run: Run, bar: tqdm, stop: StopRequest) -> None:
     run.network.set_train(True)
     started = time.perf_counter()
     batches = enumerate(batches, start=progress.step * config.accumulate)
+    is_ready = world_size == 1
     while micro_batches := list(itertools.islice(batches, config.accumulate)):
         lr = run.learning_rate
-        result = take_step(run, [step_inputs(run, seed, number, *batch) for number, batch in micro_batches], lr, stop)
+        inputs = [step_inputs(run, seed, number, *batch) for number, batch in micro_batches]
+        if not is_ready:
+            get_ready(run, inputs[0])
+            is_ready = True
+        result = take_step(run, inputs, lr, stop)
         now = time.perf_counter()
         progress.add_step(result, now - started)
         started = now
@@ -151,6 +156,17 @@ def step_inputs(
     return [None if array is None else Tensor(array) for array in arrays]
 
 
+def get_ready(run: Run, micro_batch: list[Tensor | None]) -> None:
+    """Compile what steps run, if it is not yet, and return when all ranks have.
+
+    Compiling takes one rank longer than another, and so does rank 0's saving: longer than collectives on CPU wait.
+    """
+    if run.diagnostics is not None:
+        run.diagnostics.compile(*micro_batch)
+    run.step.compile(*_with_flags(micro_batch, lr=0.0, stop=False, last=True))
+    distributed.wait_for_ranks()
+
+
 def take_step(run: Run, micro_batches: list[list[Tensor | None]], lr: float, stop: StopRequest) -> np.ndarray:
     """One step of the optimizer; returns what `TrainStep` does, losses and right answers averaged."""
     progress, every = run.progress, run.config.diagnostics
@@ -158,12 +174,17 @@ def take_step(run: Run, micro_batches: list[list[Tensor | None]], lr: float, sto
         sums = run.diagnostics(*micro_batches[0]).asnumpy()
         progress.add_look(totals(sums, run.config.batch_size * distributed.world_size()))
     results = []
-    for number, (random_state, *inputs) in enumerate(micro_batches, start=1):
+    for number, micro_batch in enumerate(micro_batches, start=1):
         is_last = number == len(micro_batches)
-        asked_to_stop = Tensor(is_last and stop.signum is not None, ms.float32)
-        flags = Tensor(lr, ms.float32), random_state, asked_to_stop, Tensor(is_last)
-        results.append(run.step(*flags, *inputs).asnumpy())
+        asked_to_stop = is_last and stop.signum is not None
+        results.append(run.step(*_with_flags(micro_batch, lr, asked_to_stop, is_last)).asnumpy())
     return np.array([*np.mean(results, axis=0)[:3], *results[-1][3:]])
+
+
+def _with_flags(micro_batch: list[Tensor | None], lr: float, stop: bool, last: bool) -> list[Tensor | None]:
+    """The inputs of `TrainStep`."""
+    random_state, *inputs = micro_batch
+    return [Tensor(lr, ms.float32), random_state, Tensor(stop, ms.float32), Tensor(last), *inputs]
 
 
 def finish_epoch(run: Run, bar: tqdm, events: SummaryWriter) -> None:
