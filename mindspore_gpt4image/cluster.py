@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,13 @@ def launcher_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def rank_environment(device: str, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for ranks on `device`: without the variables of other launchers, with `TIME_OUTS`."""
+    """The environment for ranks on `device`: without the variables of other launchers, with `TIME_OUTS`.
+
+    Its PATH begins with this interpreter's folder, since msrun starts what PATH calls python.
+    """
     kept = {name: value for name, value in environment.items() if name not in LAUNCHER_VARIABLES}
-    return {**{name: str(seconds) for name, seconds in TIME_OUTS[device].items()}, **kept}
+    path = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
+    return {**{name: str(seconds) for name, seconds in TIME_OUTS[device].items()}, **kept, "PATH": path}
 
 
 def check_address(cluster: Cluster) -> str | None:

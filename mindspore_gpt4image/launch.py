@@ -39,8 +39,6 @@ class Ranks:
         self.cluster, self.logs = cluster, logs
         self._failures: Path | None = None
         environment = rank_environment(device, os.environ)
-        # msrun starts what PATH calls python.
-        environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
         command = [
             *(sys.executable, "-m", "mindspore.parallel.cluster.run"),
             *(f"--worker_num={cluster.size}", f"--local_worker_num={cluster.local_ranks}"),

@@ -1,6 +1,8 @@
 """What the launcher knows of the machines, and what it checks before it starts anything."""
 
 import socket
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -96,8 +98,8 @@ def test_a_variable_may_leave_fewer_devices(visible, count):
 
 
 def test_ranks_get_time_outs_and_the_users_settings_but_not_another_launchers():
-    outer = {"MS_ROLE": "MS_WORKER", "RANK_ID": "3", "MS_ENABLE_NUMA": "1", "MS_NODE_TIMEOUT": "77", "HOME": "/root"}
+    outer = {"MS_ROLE": "MS_WORKER", "RANK_ID": "3", "MS_ENABLE_NUMA": "1", "MS_NODE_TIMEOUT": "77", "PATH": "/bin"}
     assert launcher_variables(outer) == ["MS_ROLE", "RANK_ID"]
-    kept = {"MS_ENABLE_NUMA": "1", "MS_NODE_TIMEOUT": "77", "HOME": "/root"}
+    kept = {"MS_ENABLE_NUMA": "1", "MS_NODE_TIMEOUT": "77", "PATH": f"{Path(sys.executable).parent}:/bin"}
     assert rank_environment("CPU", outer) == {**kept, "MS_TOPO_TIMEOUT": "600"}
     assert rank_environment("Ascend", {})["HCCL_CONNECT_TIMEOUT"] == "600"

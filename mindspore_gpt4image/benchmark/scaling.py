@@ -46,8 +46,6 @@ def comparisons(quick: bool) -> Iterator[Comparison]:
 def measure(ranks: int, runs: int) -> np.ndarray:
     """Milliseconds of each step on that many ranks, as rank 0 sees them: [aligned, baseline] x [runs]."""
     environment = rank_environment("CPU", os.environ)
-    # msrun starts what PATH calls python.
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment.get("PATH", "")])
     environment["OMP_NUM_THREADS"] = "1"
     with TemporaryDirectory() as folder:
         result = Path(folder, "milliseconds.json")
