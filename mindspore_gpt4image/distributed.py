@@ -73,19 +73,19 @@ def _arrivals() -> TCPStore:
 _meetings = itertools.count()
 
 
-def _meet() -> None:
-    """Return when all ranks have come here, however long that takes.
+def _run_together(operator: ops.Primitive, array: np.ndarray) -> np.ndarray:
+    """Run a collective once all ranks have come here, however long that takes.
 
     A collective of MindSpore's on CPU gives up after 30 s, and no setting changes that; those of GPU and Ascend are
-    patient themselves. What follows must be a collective: it keeps rank 0, who counts, until all have left.
+    patient themselves. Rank 0, who counts, stays in the collective until all have stopped looking.
     """
-    if ms.get_context("device_target") != "CPU":
-        return
-    meeting = f"meeting {next(_meetings)}"
-    arrived = _arrivals().add(meeting, 1)
-    while arrived < world_size():
-        time.sleep(_SECONDS_BETWEEN_LOOKS)
-        arrived = _arrivals().add(meeting, 0)
+    if ms.get_context("device_target") == "CPU":
+        meeting = f"meeting {next(_meetings)}"
+        arrived = _arrivals().add(meeting, 1)
+        while arrived < world_size():
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            arrived = _arrivals().add(meeting, 0)
+    return _run(operator, array)
 
 
 def sum_over_ranks(array: np.ndarray) -> np.ndarray:
@@ -95,8 +95,7 @@ def sum_over_ranks(array: np.ndarray) -> np.ndarray:
     """
     if world_size() == 1:
         return array
-    _meet()
-    return _run(ops.AllReduce(), array.astype(np.float32)).astype(array.dtype)
+    return _run_together(ops.AllReduce(), array.astype(np.float32)).astype(array.dtype)
 
 
 def on_any_rank(numbers: Collection[int], below: int) -> list[int]:
@@ -115,10 +114,9 @@ def texts_of_ranks(text: str, size: int) -> list[str]:
     """
     if world_size() == 1:
         return [text]
-    _meet()
     # CPU gathers whole numbers of 32 bits, and as many from every rank.
     numbers = np.frombuffer(text.encode()[:size].ljust(size, b"\0"), np.int32)
-    gathered = _run(ops.AllGather(), numbers).reshape(world_size(), -1)
+    gathered = _run_together(ops.AllGather(), numbers).reshape(world_size(), -1)
     return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in gathered]
 
 
