@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path, PurePosixPath
@@ -12,17 +10,11 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from mindspore_gpt4image.errors import UserError
+from mindspore_gpt4image.files import locked, user_cache
 from mindspore_gpt4image.sources.descriptions import file_sha256
 
 TIMEOUT = 30  # seconds without a byte
 _BLOCK = 1 << 20
-
-
-def cache_folder() -> Path:
-    """`MINDSPORE_GPT4IMAGE_CACHE`, or a folder of this package in the user's cache."""
-    own = os.environ.get("MINDSPORE_GPT4IMAGE_CACHE")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(cache) / "mindspore_gpt4image"
 
 
 def fetch(url: str, sha256: str) -> Path:
@@ -35,13 +27,12 @@ def fetch(url: str, sha256: str) -> Path:
         UserError: the server cannot be reached or refuses, the disk is full, or the hash is another one.
     """
     name = PurePosixPath(url.partition("?")[0]).name or "download"
-    path = cache_folder() / f"{sha256[:16]}-{name}"
+    path = user_cache() / f"{sha256[:16]}-{name}"
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab") as file:
-            # One downloads, the others wait and find the file.
-            fcntl.flock(file, fcntl.LOCK_EX)
+        # One downloads, the others wait and find the file.
+        with locked(part) as file:
             if path.is_file() and file_sha256(path) == sha256:
                 part.unlink(missing_ok=True)
                 return path

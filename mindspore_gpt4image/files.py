@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mindspore_gpt4image.errors import UserError
 
@@ -45,13 +45,13 @@ def user_cache() -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock that is the file `path`; wait while another process holds it. It does not outlive its owner."""
-    with path.open("a") as file:
+def locked(path: Path) -> Iterator[BinaryIO]:
+    """Hold the lock that is the file `path`, open to append; wait while another holds it. It dies with its owner."""
+    with path.open("ab") as file:
         # Some network file systems have no locks. Then the work is done twice, to the same end.
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        yield file
 
 
 @contextmanager

@@ -2,16 +2,11 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from mindspore_gpt4image.cluster import free_port
 
 
 def run_on_ranks(script, ranks, arguments, folder, seconds=300):

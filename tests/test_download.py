@@ -17,7 +17,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server of `CONTENT`; `ranges`: whether it knows them, `most`: bytes an answer before it breaks off."""
-    monkeypatch.setenv("MINDSPORE_GPT4IMAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -50,7 +50,7 @@ def server(tmp_path, monkeypatch):
 
 
 def left(tmp_path):
-    return sorted(path.name for path in (tmp_path / "cache").iterdir())
+    return sorted(path.name for path in (tmp_path / "mindspore_gpt4image").iterdir())
 
 
 def test_a_file_is_downloaded_once(server, tmp_path):
@@ -80,8 +80,8 @@ def test_a_server_without_ranges_sends_it_anew(server, tmp_path):
 
 
 def test_a_part_that_was_whole_is_taken(server, tmp_path):
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / f"{SHA256[:16]}-weights.ckpt.part").write_bytes(CONTENT)
+    (tmp_path / "mindspore_gpt4image").mkdir()
+    (tmp_path / "mindspore_gpt4image" / f"{SHA256[:16]}-weights.ckpt.part").write_bytes(CONTENT)
     assert fetch(server.url, SHA256).read_bytes() == CONTENT
 
 

@@ -211,13 +211,13 @@ def test_every_misfit_is_listed_through_the_command_line(tmp_path):
 
 
 def test_a_url_is_downloaded_into_the_cache(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("MINDSPORE_GPT4IMAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     manifest = folder / "manifest.yaml"
     values = yaml.safe_load(manifest.read_text())["a"]
     address = (folder / values.pop("file")).as_uri()
     manifest.write_text(yaml.safe_dump({"a": {**values, "url": address}}))
     path = locate_checkpoint("a")
-    assert path.parent == tmp_path / "cache" and path.read_bytes() == b"weights"
+    assert path.parent == tmp_path / "cache" / "mindspore_gpt4image" and path.read_bytes() == b"weights"
 
 
 def test_an_entry_without_its_hash_is_refused(folder):

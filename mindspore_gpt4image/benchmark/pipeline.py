@@ -140,7 +140,7 @@ def mindcv_batches(root: Path) -> Iterator[tuple]:
 
 
 def decoded(images: ImageSet) -> Iterator[tuple]:
-    """The crops of JPEG files, read and decoded by MindData as in training, and next to nothing else: one pixel each."""
+    """The crops of JPEG files, read and decoded by MindData as in training, and next to nothing else: a pixel each."""
     dataset = ds.ImageFolderDataset(str(images.root / images.split), num_parallel_workers=WORKERS)
     crop = vision.RandomCropDecodeResize((1, 1), interpolation=vision.Inter.NEAREST)
     dataset = dataset.map(crop, "image", num_parallel_workers=WORKERS).batch(BATCH, drop_remainder=True)
