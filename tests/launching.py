@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from mindspore_gpt4image.checkpoint import read_checkpoint
+from mindspore_gpt4image.signals import end_with_parent
 
 ROOT = Path(__file__).parents[1]
 LAUNCHER = ROOT / "tools" / "run_distribute_train.sh"
@@ -19,7 +20,7 @@ TIMES = {"images_per_second"}
 
 
 def launcher(ranks, config, options, environment=(), prefix=()):
-    """Start the launcher on CPU; its output is piped.
+    """Start the launcher on CPU; its output is piped, and it ends with the tests.
 
     Args:
         environment: variables beside those of this process.
@@ -28,7 +29,12 @@ def launcher(ranks, config, options, environment=(), prefix=()):
     command = [*prefix, "bash", LAUNCHER, "-n", ranks, "--config", config, *options]
     environment = {**os.environ, "PYTHON": sys.executable, "DEVICE": "CPU", **dict(environment)}
     return subprocess.Popen(
-        list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=end_with_parent,
     )
 
 
