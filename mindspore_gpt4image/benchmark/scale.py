@@ -65,7 +65,7 @@ class Setting:
     images_per_second: float = 2115.0
     devices: int = 8
     cores: int = 12
-    images_per_core: float = 480.0
+    images_per_core: float = 430.0
     id_bytes: int = 38
 
     @property
