@@ -39,11 +39,11 @@ class ImageFiles:
         if self._copies is None:
             return encoded_rgb(self._path(position))
         id = self._ids[position]
+        file = self._copies.get(id) or f"{self._root}/{id}"
         try:
-            return _read(self._copies.get(id) or f"{self._root}/{id}")
+            return _read(file)
         except OSError as error:
-            path = self._path(position)
-            raise UserError(f"{path}: cannot be read any more ({error.strerror}: {error.filename})") from error
+            raise UserError(f"{self._path(position)}: cannot be read any more ({error.strerror}: {file})") from error
 
     def rgb(self, position: int) -> Image.Image:
         return open_rgb(self._path(position))

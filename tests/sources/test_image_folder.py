@@ -1,6 +1,8 @@
 """Image folders as people really have them: droppings, odd endings, missing and flat splits."""
 
+import errno
 import os
+import re
 import sys
 
 import numpy as np
@@ -35,6 +37,24 @@ def test_ids_labels_and_classes(root):
     assert images.where(2) == str(root / "train/b/2.png")
     assert images.rgb(2).size == (4, 3)
     assert images.encoded(2) == (root / "train/b/2.png").read_bytes()
+
+
+def test_a_file_comes_whole_where_the_system_gives_it_in_parts(root, monkeypatch):
+    images, read = list_folder(root, "train"), os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, size: read(descriptor, min(size, 10)))
+    assert images.encoded(2) == (root / "train/b/2.png").read_bytes()
+
+
+def test_a_disk_that_fails_is_told_by_the_image(root, monkeypatch):
+    images = list_folder(root, "train")
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", fail)
+    path = re.escape(str(root / "train/b/2.png"))
+    with pytest.raises(UserError, match=rf"^{path}: cannot be read any more \(Input/output error: {path}\)$"):
+        images.encoded(2)
 
 
 def test_hidden_files_are_neither_classes_nor_images_nor_skipped(root):
