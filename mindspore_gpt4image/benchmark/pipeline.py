@@ -72,7 +72,7 @@ def comparisons(quick: bool) -> Iterator[Comparison]:
 
     Quick: fewer images and runs.
     """
-    return measured(*((768, 5) if quick else (2048, 11)))
+    return measured(*((768, 5) if quick else (1024, 25)))
 
 
 def measured(count: int, runs: int) -> Iterator[Comparison]:
