@@ -48,7 +48,7 @@ def user_cache() -> Path:
 def locked(path: Path) -> Iterator[BinaryIO]:
     """Hold the lock that is the file `path`, open to append; wait while another holds it. It dies with its owner."""
     with path.open("ab") as file:
-        # Some network file systems have no locks. Then the work is done twice, to the same end.
+        # Some network file systems have no locks. Then nobody waits, and each does the work.
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file
