@@ -141,9 +141,9 @@ def torch_network(name: str, side: int):
     if name == "resnet50":
         return hf.ResNetForImageClassification(hf.ResNetConfig(num_labels=CLASSES))
     if name == "convnext_tiny":
-        return hf.ConvNextForImageClassification(hf.ConvNextConfig(num_labels=CLASSES))
+        return hf.ConvNextForImageClassification(hf.ConvNextConfig(num_labels=CLASSES, layer_norm_eps=1e-6))
     size = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "image_size": side}
-    return hf.ViTForImageClassification(hf.ViTConfig(num_labels=CLASSES, **size))
+    return hf.ViTForImageClassification(hf.ViTConfig(num_labels=CLASSES, layer_norm_eps=1e-6, **size))
 
 
 def optimizer_options(name: str) -> dict[str, Any]:
