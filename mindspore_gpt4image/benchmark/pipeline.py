@@ -18,7 +18,6 @@ from typing import Any, Callable, Optional
 import mindspore.dataset as ds
 import numpy as np
 from mindcv.data import create_dataset, create_loader, create_transforms
-from mindspore.dataset import vision
 
 from mindspore_gpt4image.benchmark.measure import Comparison, comparison_of, measure_in_turns
 from mindspore_gpt4image.benchmark.pictures import write_pictures
@@ -142,7 +141,7 @@ def mindcv_batches(root: Path) -> Iterator[tuple]:
 def decoded(images: ImageSet) -> Iterator[tuple]:
     """The crops of JPEG files, read and decoded by MindData as in training, and next to nothing else: a pixel each."""
     dataset = ds.ImageFolderDataset(str(images.root / images.split), num_parallel_workers=WORKERS)
-    crop = vision.RandomCropDecodeResize((1, 1), interpolation=vision.Inter.NEAREST)
+    crop = Augmentation(1, flip=0).operators()
     dataset = dataset.map(crop, "image", num_parallel_workers=WORKERS).batch(BATCH, drop_remainder=True)
     return dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
 
